@@ -1,0 +1,69 @@
+"""normcore: normalization, activation and pooling layers as Numba kernels, and the networks built from them.
+
+Everything public is imported at its first use, so that `import normcore` alone loads neither NumPy nor Numba.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from normcore.bound_layer import Layer, layer
+    from normcore.component import Component
+    from normcore.data.source import DataSource
+    from normcore.elementwise import elementwise
+    from normcore.errors import DataError, NormcoreError, ParameterError, PluginError, ShapeError
+    from normcore.hookspecs import hookimpl
+    from normcore.initializers import Initializer
+    from normcore.network import Network
+    from normcore.op import Array, Op, Plan, Tensor
+    from normcore.training.loop import Trainer
+    from normcore.training.losses import Loss
+    from normcore.training.optimizers import Optimizer
+    from normcore.training.schedules import Schedule
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Array": "op",
+    "Component": "component",
+    "DataError": "errors",
+    "DataSource": "data.source",
+    "Initializer": "initializers",
+    "Layer": "bound_layer",
+    "Loss": "training.losses",
+    "Network": "network",
+    "NormcoreError": "errors",
+    "Op": "op",
+    "Optimizer": "training.optimizers",
+    "ParameterError": "errors",
+    "Plan": "op",
+    "PluginError": "errors",
+    "Schedule": "training.schedules",
+    "ShapeError": "errors",
+    "Tensor": "op",
+    "Trainer": "training.loop",
+    "elementwise": "elementwise",
+    "hookimpl": "hookspecs",
+    "layer": "bound_layer",
+}
+
+__all__ = [*_HOMES, "ops"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'normcore' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"normcore.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
+
+
+def ops() -> list[Any]:
+    """The registered ops, by name; each has name, aliases, doc, parameters, source and the plugin it came from."""
+    from normcore.registry import default
+
+    return default().all("op")

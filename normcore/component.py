@@ -1,0 +1,71 @@
+"""What the small exchangeable parts share: initializers, losses, optimizers, schedules, data sources, augmentations.
+
+Like an op, a component is a frozen description whose dataclass fields are its parameters, so the YAML schema, the
+documentation and the checks of all of them come from the same declarations.
+"""
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from normcore.errors import ParameterError, nearest
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A declared parameter: its name, its type as annotated, and its default (`required` when there is none)."""
+
+    name: str
+    annotation: Any
+    default: Any
+    required: bool
+
+    def type_name(self) -> str:
+        return self.annotation.__name__ if isinstance(self.annotation, type) else str(self.annotation).replace("typing.", "")
+
+
+@typing.dataclass_transform(frozen_default=True, kw_only_default=False)
+class Component:
+    """Base of Initializer, Loss, Optimizer, Schedule, DataSource, Augmentation. Class keywords: name, aliases."""
+
+    kind: ClassVar[str] = "component"
+    name: ClassVar[str] = ""
+    aliases: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, *, name: str = "", aliases: tuple[str, ...] = (), **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        cls.name, cls.aliases = name, tuple(aliases)
+        dataclasses.dataclass(frozen=True)(cls)
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raise ParameterError for a parameter with a bad value."""
+
+    @classmethod
+    def parameters(cls) -> tuple[Parameter, ...]:
+        """The parameters in order; the first is what a bare YAML value sets."""
+        hints = typing.get_type_hints(cls)
+        out = []
+        for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+            required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+            default = None if required else (f.default if f.default is not dataclasses.MISSING else f.default_factory())  # type: ignore[misc]
+            out.append(Parameter(f.name, hints[f.name], default, required))
+        return tuple(out)
+
+    @classmethod
+    def make(cls, **values: Any) -> Any:
+        """The component with these parameters; a wrong name or a missing one is a ParameterError."""
+        known = {p.name: p for p in cls.parameters()}
+        for key in values:
+            if key not in known:
+                raise ParameterError(key, f"a parameter of {cls.name}{nearest(key, known)}", values[key])
+        missing = [p.name for p in known.values() if p.required and p.name not in values]
+        if missing:
+            raise ParameterError(missing[0], f"a value ({cls.name} cannot do without it)", None)
+        return cls(**values)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]

@@ -1,0 +1,330 @@
+"""Elementwise ops: two scalar functions become a CPU kernel, a CUDA kernel and a stage of any fused kernel.
+
+A class decorated with @elementwise holds, besides its docstring and its parameters,
+    forward(x, *parameters)         the value of one element
+    derivative(x, y, *parameters)   dy/dx; it may use the input x, the output y, or both
+Two inputs are declared by naming them, forward(a, b), with derivative_a(a, b, y) and derivative_b(a, b, y).
+A parameter of a Literal type selects functions instead of being passed: forward_<value>, derivative_<value>.
+
+A Chain is a sequence of such functions that runs as one pass over memory. Its gradient recomputes the inner values
+from the chain's input, so that only the input is kept; a chain of one whose derivative uses y alone keeps y alone.
+"""
+
+import ast
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+from normcore.errors import PluginError, ShapeError
+from normcore.kernels import CudaKernel, Kernel
+from normcore.kernels.source import Function, read
+from normcore.op import Op, Plan, Tensor
+
+CHUNK = 16384  # elements a parallel task takes: 64 KB of float32, small against a second-level cache
+
+
+@dataclass(frozen=True, eq=False)
+class Scalars:
+    """The scalar functions of one elementwise op, as source."""
+
+    op: str
+    inputs: tuple[str, ...]
+    parameters: tuple[str, ...]
+    forward: Function
+    derivatives: tuple[Function, ...]  # one for each input
+    uses: frozenset[str]  # which of "x" (any input) and "y" the derivatives read
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Scalar stages applied one after the other; only the first may have two inputs.
+
+    knows: what the gradient starts from, "input" (all values are recomputed) or "output" (one stage, from y).
+    """
+
+    stages: tuple[Scalars, ...]
+    knows: str = "input"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.stages[0].inputs
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """What backward needs kept: {"x"}, {"y"}, both, or nothing."""
+        return self.stages[0].uses if len(self.stages) == 1 else frozenset("x")
+
+    @property
+    def name(self) -> str:
+        return "_".join(stage.op for stage in self.stages)
+
+
+class ElementwiseOp(Op):
+    """Base of the ops that @elementwise makes, and of fused chains of them (FusedChain)."""
+
+    formats: ClassVar[tuple[str, ...]] = ("channels_last", "channels_first")
+    scalars: ClassVar[Mapping[str, Scalars]]  # by the value of `choice`, or "" when there is none
+    choice: ClassVar[str] = ""
+    reference_function: ClassVar[Callable[..., Any] | None] = None
+
+    def stages(self) -> tuple[tuple[Scalars, tuple[float, ...]], ...]:
+        """Scalar functions with the values of their parameters."""
+        chosen = self.scalars[getattr(self, self.choice) if self.choice else ""]
+        return ((chosen, tuple(float(getattr(self, name)) for name in chosen.parameters)),)
+
+    @property
+    def chain(self) -> Chain:
+        return Chain(tuple(stage for stage, _ in self.stages()))
+
+    @property
+    def constants(self) -> tuple[float, ...]:
+        return tuple(value for _, values in self.stages() for value in values)
+
+    @property
+    def backward_needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(sorted(self.chain.uses))
+
+    def plan(self, *inputs: Tensor) -> Plan:
+        if len({tensor.shape for tensor in inputs}) > 1:
+            shapes = " and ".join(str(tensor.shape) for tensor in inputs)
+            raise ShapeError(f"{self.name}: all inputs need one shape, got {shapes}")
+        return Plan(y=inputs[0].shape, flops=inputs[0].size * len(self.stages()))
+
+    def forward_cpu(self, t: Any) -> None:
+        kernels(self.chain).forward[t](*self._inputs(t), t.y.reshape(-1), t.e)
+
+    def backward_cpu(self, t: Any) -> None:
+        kernels(self.chain).backward[t](*self._backward_arrays(t), t.e)
+
+    def forward_cuda(self, t: Any) -> None:
+        kernels(self.chain).forward_cuda[t, t.y.size](*self._inputs(t), t.y.reshape(-1), t.e)
+
+    def backward_cuda(self, t: Any) -> None:
+        kernels(self.chain).backward_cuda[t, t.y.size](*self._backward_arrays(t), t.e)
+
+    def _inputs(self, t: Any) -> list[Any]:
+        return [getattr(t, name).reshape(-1) for name in self.inputs]
+
+    def _backward_arrays(self, t: Any) -> list[Any]:
+        uses = self.chain.uses
+        arrays = self._inputs(t) if "x" in uses else []
+        if "y" in uses:
+            arrays.append(t.y.reshape(-1))
+        arrays.append(t.dy.reshape(-1))
+        # The engine wants the gradients of all inputs of an elementwise op or of none.
+        return [*arrays, *(getattr(t, "d" + name).reshape(-1) for name in self.inputs)]
+
+    def reference(self, *inputs: Any, **arrays: Any) -> Any:
+        if self.reference_function is None:
+            return super().reference(*inputs, **arrays)
+        return type(self).reference_function(*inputs, **self.hyperparameters())
+
+
+class FusedChain(ElementwiseOp, name="fused_chain"):
+    """Several elementwise ops in one pass; made by the graph's fusion, not by users."""
+
+    ops: tuple[Any, ...] = ()
+
+    def stages(self) -> tuple[tuple[Scalars, tuple[float, ...]], ...]:
+        return tuple(stage for op in self.ops for stage in op.stages())
+
+    @property
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.ops[0].inputs  # type: ignore[no-any-return]
+
+    @property
+    def shares_gradient(self) -> bool:  # type: ignore[override]
+        return False
+
+    def reference(self, *inputs: Any, **arrays: Any) -> Any:
+        for op in self.ops:
+            inputs = (op.reference(*inputs),)
+        return inputs[0]
+
+
+def elementwise(
+    definition: type | None = None, *, name: str = "", aliases: tuple[str, ...] = (), source: str = "", **attributes: Any
+) -> Any:
+    """Make an elementwise op from a class of scalar functions; see the module's docstring.
+
+    name: the registry's name (default: the class's). source: the paper. Further keywords set class attributes of
+    the op (shares_gradient=True, commutes_with_max=True). Raises PluginError when functions are missing.
+    """
+    if definition is None:
+        return lambda d: elementwise(d, name=name, aliases=aliases, source=source, **attributes)
+    op_name = name or definition.__name__
+    members = vars(definition)
+    hints = typing.get_type_hints(definition)
+    choice = next((key for key, hint in hints.items() if typing.get_origin(hint) is typing.Literal), "")
+    values = typing.get_args(hints[choice]) if choice else ("",)
+    passed = tuple(key for key in hints if key != choice)
+    scalars = {value: _scalars(op_name, members, passed, str(value)) for value in values}
+    first = next(iter(scalars.values()))
+    namespace: dict[str, Any] = {
+        "__doc__": inspect.cleandoc(definition.__doc__ or ""),
+        "__module__": definition.__module__,
+        "__annotations__": hints,
+        "scalars": scalars,
+        "choice": choice,
+        "inputs": first.inputs,
+        "definition": definition,
+        **{key: members[key] for key in hints if key in members},
+        **{key: members[key] for key in ("samples", "error_samples", "check") if key in members},
+        **attributes,
+    }
+    if "reference" in members:
+        namespace["reference_function"] = staticmethod(members["reference"])
+    extra: dict[str, Any] = {"name": op_name, "aliases": aliases, "source": source}
+    return type(Op)(definition.__name__, (ElementwiseOp,), namespace, **extra)
+
+
+def _scalars(op: str, members: Mapping[str, Any], parameters: tuple[str, ...], choice: str) -> Scalars:
+    def function(stem: str) -> Callable[..., Any] | None:
+        found = members.get(f"{stem}_{choice}") if choice else None
+        return inspect.unwrap(found) if found else members.get(stem)
+
+    forward = function("forward")
+    if forward is None:
+        raise PluginError(f"elementwise op {op!r} needs a function forward(x{''.join(', ' + p for p in parameters)})")
+    arguments = tuple(inspect.signature(forward).parameters)
+    inputs = tuple(a for a in arguments if a not in parameters)
+    used = tuple(a for a in arguments if a in parameters)
+    if not inputs or arguments != inputs + used:
+        raise PluginError(f"elementwise op {op!r}: forward takes its inputs first, then parameters; got {arguments}")
+    stems = ["derivative"] if len(inputs) == 1 else [f"derivative_{name}" for name in inputs]
+    derivatives, uses = [], set()
+    for stem in stems:
+        derivative = function(stem)
+        if derivative is None:
+            raise PluginError(f"elementwise op {op!r} needs a function {stem}({', '.join(inputs)}, y, ...)")
+        given = tuple(inspect.signature(derivative).parameters)
+        if given != (*inputs, "y", *used):
+            raise PluginError(f"elementwise op {op!r}: {stem} must take {(*inputs, 'y', *used)}, got {given}")
+        made = _named(derivative, f"{op}_{stem}")
+        derivatives.append(made)
+        names = {n.id for n in ast.walk(ast.parse(made.text)) if isinstance(n, ast.Name)}
+        uses |= ({"x"} if names & set(inputs) else set()) | ({"y"} if "y" in names else set())
+    return Scalars(op, inputs, used, _named(forward, f"{op}_forward"), tuple(derivatives), frozenset(uses))
+
+
+def _named(python: Callable[..., Any], name: str) -> Function:
+    made = read(python, scalar=True)
+    return dataclasses.replace(made, name=name, text=made.text.replace(f"def {made.name}(", f"def {name}(", 1))
+
+
+# -- generated text ---------------------------------------------------------------------------------------------
+
+
+def _forward_lines(chain: Chain, first: Sequence[str]) -> tuple[list[str], list[list[str]], dict[str, Function]]:
+    """Lines that compute v1, v2, ... and, for each stage, its parameters' texts."""
+    lines, parameters, names, offset = [], [], {}, 0
+    for k, stage in enumerate(chain.stages):
+        parameters.append([f"e[{offset + i}]" for i in range(len(stage.parameters))])
+        offset += len(stage.parameters)
+        inputs = list(first) if k == 0 else [f"v{k}"]
+        names[stage.forward.name] = stage.forward
+        lines.append(f"v{k + 1} = {stage.forward.name}({', '.join(inputs + parameters[-1])})")
+    return lines, parameters, names
+
+
+def _gradient_lines(chain: Chain, first: Sequence[str], output: str | None) -> tuple[list[str], dict[str, Function]]:
+    """Lines that turn g (the gradient of the chain's output) into g0, g1: the gradients of its inputs."""
+    forward, parameters, names = _forward_lines(chain, first)
+    used = dict(names)
+    last = len(chain.stages)
+    if last == 1 and (output is not None or "y" not in chain.uses):
+        forward = []
+        used = {}
+    elif "y" not in chain.stages[-1].uses:
+        forward = forward[:-1]
+    lines = list(forward)
+    for k in range(last - 1, -1, -1):
+        stage = chain.stages[k]
+        y = output if k == last - 1 and output is not None else f"v{k + 1}"
+        if "y" not in stage.uses:
+            y = "real(0)"
+        inputs = list(first) if k == 0 else [f"v{k}"]
+        for i, derivative in enumerate(stage.derivatives):
+            used[derivative.name] = derivative
+            target = f"g{i}" if k == 0 else "g"
+            lines.append(f"{target} = g * {derivative.name}({', '.join([*inputs, y, *parameters[k]])})")
+    return lines, used
+
+
+def _function(name: str, arguments: str, lines: Sequence[str], names: Mapping[str, Any]) -> Function:
+    body = "".join(f"    {line}\n" for line in lines)
+    return Function(name, f"def {name}({arguments}):\n{body}", dict(names), typed=True)
+
+
+@cache
+def placeholders(chain: Chain | None) -> Mapping[str, Function]:
+    """The functions `epilogue` and `epilogue_gradient` of a fused chain; the identity for None."""
+    if chain is None:
+        return {
+            "epilogue": _function("epilogue", "v, e", ["return v"], {}),
+            "epilogue_gradient": _function("epilogue_gradient", "z, y, g, e", ["return g"], {}),
+        }
+    lines, _, names = _forward_lines(chain, ["v"])
+    forward = _function("epilogue", "v, e", [*lines, f"return v{len(chain.stages)}"], names)
+    if chain.knows == "output":
+        gradient_lines, gradient_names = _gradient_lines(chain, ["y"], "y")
+    else:
+        gradient_lines, gradient_names = _gradient_lines(chain, ["z"], None)
+    gradient = _function("epilogue_gradient", "z, y, g, e", [*gradient_lines, "return g0"], gradient_names)
+    return {"epilogue": forward, "epilogue_gradient": gradient}
+
+
+@dataclass(frozen=True)
+class ChainKernels:
+    forward: Kernel
+    backward: Kernel
+    forward_cuda: Kernel
+    backward_cuda: Kernel
+
+
+@cache
+def kernels(chain: Chain) -> ChainKernels:
+    """The kernels of a chain that runs by itself, one pass over memory each way.
+
+    forward(*inputs, y, e); backward(the arrays in chain.uses, dy, *input gradients, e); flat arrays.
+    """
+    inputs = list(chain.inputs)
+    count = len(chain.stages)
+    values = [f"{name}[i]" for name in inputs]
+    lines, _, names = _forward_lines(chain, values)
+    forward = [*lines, f"y[i] = v{count}"]
+    kept = (inputs if "x" in chain.uses else []) + (["y"] if "y" in chain.uses else [])
+    back_values = values if "x" in chain.uses else ["real(0)"] * len(inputs)
+    gradient, back_names = _gradient_lines(chain, back_values, "y[i]" if "y" in chain.uses else None)
+    backward = ["g = dy[i]", *gradient, *(f"d{name}[i] = g{k}" for k, name in enumerate(inputs))]
+    gradients = [f"d{name}" for name in inputs]
+    return ChainKernels(
+        _loop(f"{chain.name}_forward", [*inputs, "y"], forward, names, Kernel),
+        _loop(f"{chain.name}_backward", [*kept, "dy", *gradients], backward, back_names, Kernel),
+        _loop(f"{chain.name}_forward", [*inputs, "y"], forward, names, CudaKernel),
+        _loop(f"{chain.name}_backward", [*kept, "dy", *gradients], backward, back_names, CudaKernel),
+    )
+
+
+def _loop(name: str, arrays: list[str], lines: list[str], names: Mapping[str, Any], kind: type[Kernel]) -> Kernel:
+    arguments = ", ".join(arrays)
+    if kind is CudaKernel:
+        text = ["i0 = cu.grid(1)", "step = cu.gridsize(1)", f"for i in range(i0, {arrays[-1]}.size, step):"]
+        return CudaKernel(_function(name, f"{arguments}, e", [*text, *(f"    {line}" for line in lines)], names))
+    # Slices first, then a loop over one range in a helper: indexing with an offset inside prange does not vectorize.
+    body = _function(
+        f"{name}_slice", f"{arguments}, e", [f"for i in range({arrays[-1]}.size):", *(f"    {x}" for x in lines)], names
+    )
+    slices = ", ".join(f"{a}[lo:hi]" for a in arrays)
+    loop = [
+        f"n = {arrays[-1]}.size",
+        f"for chunk in prange((n + {CHUNK - 1}) // {CHUNK}):",
+        f"    lo = chunk * {CHUNK}",
+        f"    hi = min(n, lo + {CHUNK})",
+        f"    {name}_slice({slices}, e)",
+    ]
+    return Kernel(_function(name, f"{arguments}, e", loop, {f"{name}_slice": body}))

@@ -1,0 +1,185 @@
+"""Kernels as op files see them: the decorators @cpu, @cuda and @inline, and launching by `kernel[t](...)`.
+
+Nothing is compiled or imported at decoration. `kernel[t]` picks the variant that t asks for (dtype, serial or
+parallel, fused epilogue), builds its module at the first use, and returns the compiled function itself, so a call
+in steady state costs one dictionary look-up more than the bare Numba dispatcher.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from normcore.errors import NormcoreError
+from normcore.kernels import store
+from normcore.kernels.source import Function, Inline, Writer, read
+
+
+@dataclass(frozen=True, eq=False)  # identity is equality: look-ups in steady state hash a pointer
+class Variant:
+    """What distinguishes the compiled forms of one kernel. Make them by `variant()`, which interns."""
+
+    dtype: str
+    parallel: bool = True
+    compiled: bool = True
+    chain: Any = None  # normcore.elementwise.Chain fused into the kernel, or None
+
+
+_variants: dict[tuple[Any, ...], Variant] = {}
+
+
+def variant(dtype: str, parallel: bool = True, chain: Any = None) -> Variant:
+    """The one Variant of these properties; `chain` must be hashable by value."""
+    key = (dtype, parallel, compiling(), chain)
+    if key not in _variants:
+        _variants[key] = Variant(dtype, parallel, key[2], chain)
+    return _variants[key]
+
+
+_uncompiled_depth = 0
+
+
+def compiling() -> bool:
+    """False inside `uncompiled()` or with NORMCORE_UNCOMPILED=1: kernels run as plain Python."""
+    return not _uncompiled_depth and os.environ.get("NORMCORE_UNCOMPILED", "") in ("", "0")
+
+
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """Layers and networks built inside run their kernels as plain Python, for a debugger. Slow."""
+    global _uncompiled_depth
+    _uncompiled_depth += 1
+    try:
+        yield
+    finally:
+        _uncompiled_depth -= 1
+
+
+class KernelError(NormcoreError):
+    """A kernel that Numba cannot compile; points at the author's file and line."""
+
+
+# Called with (kernel name, seconds, loaded from the disk cache) after each first call of a compiled kernel.
+listeners: list[Callable[[str, float, bool], None]] = []
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Totals since the process started, for `warm` and the progress display."""
+
+    compiled: int = 0
+    loaded: int = 0
+    seconds: float = 0.0
+
+
+statistics = Compiled()
+
+
+class Kernel:
+    """An entry kernel of an op file. `kernel[t](arrays...)` runs it for the layer whose Tensors are t."""
+
+    target = "cpu"
+
+    def __init__(self, function: Function, constants: Mapping[str, Any] | None = None, doc: str | None = None):
+        self.function = function
+        self.constants = dict(constants or {})
+        self.__doc__ = doc
+        self.__name__ = function.name
+        self._ready: dict[Variant, Any] = {}
+        self._specialized: dict[tuple[tuple[str, Any], ...], Kernel] = {}
+
+    def with_constants(self, **constants: Any) -> "Kernel":
+        """The same kernel with these module-level names as compile-time constants."""
+        key = tuple(constants.items())
+        made = self._specialized.get(key)
+        if made is None:
+            made = self._specialized[key] = type(self)(self.function, {**self.constants, **constants}, self.__doc__)
+        return made
+
+    def __getitem__(self, t: Any) -> Callable[..., None]:
+        ready = self._ready.get(t.variant)
+        return ready if ready is not None else self._first(t.variant)
+
+    def text(self, variant: Variant) -> str:
+        """The generated module's source."""
+        from normcore.elementwise import placeholders
+        from normcore.kernels.scalar_math import CPU_MATH
+
+        functions = CPU_MATH[variant.dtype] if self.target == "cpu" else {}
+        writer = Writer(variant.dtype, self.target, functions, self.constants, placeholders(variant.chain), variant.parallel)
+        return writer.write(self.function)
+
+    def _first(self, variant: Variant) -> Callable[..., None]:
+        module = store.load(self.__name__.strip("_"), self.text(variant), variant.compiled)
+        if not variant.compiled:
+            self._ready[variant] = module.kernel
+            return module.kernel  # type: ignore[no-any-return]
+
+        def first_call(*arguments: Any) -> None:
+            global statistics
+            misses = sum(module.kernel.stats.cache_misses.values())
+            started = time.perf_counter()
+            try:
+                module.kernel(*arguments)
+            except Exception as fault:
+                raise _explained(fault, self.function, module) from fault
+            seconds = time.perf_counter() - started
+            cached = sum(module.kernel.stats.cache_misses.values()) == misses and bool(module.kernel.stats.cache_hits)
+            statistics = Compiled(
+                statistics.compiled + (not cached), statistics.loaded + cached, statistics.seconds + seconds
+            )
+            self._ready[variant] = module.kernel
+            for listener in listeners:
+                listener(self.__name__.strip("_"), seconds, cached)
+
+        return first_call
+
+
+class CudaKernel(Kernel):
+    """A CUDA entry kernel: `kernel[t, n](...)` covers n items, `kernel[t, (grid, block)](...)` is explicit."""
+
+    target = "cuda"
+
+    def __getitem__(self, key: Any) -> Callable[..., None]:
+        t, extent = key
+        ready = self._ready.get(t.variant)
+        if ready is None:
+            ready = store.load(self.__name__.strip("_"), self.text(t.variant)).kernel
+            self._ready[t.variant] = ready
+        return t.device.launcher(ready, extent)  # type: ignore[no-any-return]
+
+
+def cpu(python: Callable[..., None]) -> Kernel:
+    """Declare a CPU entry kernel; nothing is compiled before its first use."""
+    return Kernel(read(python), doc=python.__doc__)
+
+
+def cuda(python: Callable[..., None]) -> CudaKernel:
+    """Declare a CUDA entry kernel; numba.cuda is not imported before its first use."""
+    return CudaKernel(read(python), doc=python.__doc__)
+
+
+def inline(python: Callable[..., Any] | None = None, *, reassociate: bool = False, typed: bool = False) -> Any:
+    """Declare a helper that is compiled into every kernel that reaches it.
+
+    reassociate: sums may be reordered by the compiler so that they vectorize (fixed at compile time, so results
+    stay the same from run to run). typed: its literals carry their types already.
+    """
+    if python is None:
+        return lambda function: Inline(function, reassociate=reassociate, typed=typed)
+    return Inline(python, reassociate=reassociate, typed=typed)
+
+
+def _explained(fault: Exception, function: Function, module: Any) -> Exception:
+    """Numba's errors name the generated file; say where the author wrote it."""
+    from numba.core.errors import NumbaError
+
+    if not isinstance(fault, NumbaError):
+        return fault
+    message = str(fault).replace("\x1b", "")
+    return KernelError(
+        f"{function.file}:{function.line}: the kernel {function.name} does not compile; Numba says:\n{message}\n"
+        f"(each function in {module.__file__} carries a comment that names its source file and line)"
+    )

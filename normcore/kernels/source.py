@@ -1,0 +1,321 @@
+"""From Python functions to one self-contained module of source text per kernel.
+
+A kernel and everything it reaches (helpers, constants, scalar functions of fused ops) are written into one text.
+The text is the kernel's identity: its hash names the module file, so Numba's on-disk cache can never serve a
+kernel that was compiled from other sources. Two changes are made to the author's text on the way, both at exact
+positions so that comments stay: float literals are retyped to the kernel's dtype (`0.5` becomes `real(0.5)`;
+a bare literal would turn float32 arithmetic into double), and `math.exp` and its kin are bound to the
+vectorizing polynomials on the CPU.
+"""
+
+import ast
+import builtins
+import hashlib
+import inspect
+import math
+import pathlib
+import sys
+import textwrap
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from normcore.errors import PluginError
+
+HELPER_FLAGS = ("contract",)
+SUM_FLAGS = ("contract", "nsz", "reassoc")
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """Source text of one function with the namespace its free names live in."""
+
+    name: str
+    text: str
+    namespace: Mapping[str, Any]
+    file: str = ""
+    line: int = 0
+    reassociate: bool = False
+    typed: bool = False  # literals carry their types already
+    scalar: bool = False  # elementwise arithmetic only: whole-number literals are retyped as well
+
+    def __call__(self, *args: Any) -> Any:
+        raise TypeError(f"{self.name} has no Python body; it lives in generated kernels only")
+
+
+class Inline(Function):
+    """A helper made by @inline: callable from Python, compiled into each kernel that reaches it."""
+
+    def __init__(self, python: Callable[..., Any], **flags: bool):
+        made = read(python)
+        Function.__init__(self, made.name, made.text, made.namespace, made.file, made.line, **flags)
+        object.__setattr__(self, "python", python)
+        object.__setattr__(self, "__doc__", python.__doc__)
+        object.__setattr__(self, "__wrapped__", python)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.python(*args)  # type: ignore[attr-defined]
+
+
+def read(python: Callable[..., Any], **flags: bool) -> Function:
+    """The source of a Python function, without its decorators.
+
+    Raises PluginError when Python cannot show the source (typed at a prompt, for example).
+    """
+    try:
+        lines, start = inspect.getsourcelines(python)
+    except (OSError, TypeError) as fault:
+        raise PluginError(
+            f"the source of {getattr(python, '__name__', python)!r} cannot be read ({fault}); "
+            "kernels are compiled from source, so define the function in a file"
+        ) from None
+    text = textwrap.dedent("".join(lines))
+    node = ast.parse(text).body[0]
+    if not isinstance(node, ast.FunctionDef):
+        raise PluginError(f"{python!r} at line {start} must be written with `def`, not as a lambda or a class")
+    body = "\n".join(text.splitlines()[node.lineno - 1 :]) + "\n"
+    namespace = dict(python.__globals__)
+    if python.__closure__:
+        for name, cell in zip(python.__code__.co_freevars, python.__closure__, strict=True):
+            namespace[name] = cell.cell_contents
+    file = inspect.getsourcefile(python) or ""
+    return Function(node.name, body, namespace, file, start + node.lineno - 1, **flags)
+
+
+@dataclass
+class Writer:
+    """Collects one kernel's functions and constants and writes the module's text."""
+
+    dtype: str
+    target: str  # "cpu" or "cuda"
+    math_functions: Mapping[str, Any] = field(default_factory=dict)  # math name -> helper, on the CPU
+    constants: Mapping[str, Any] = field(default_factory=dict)  # overrides for module-level names
+    placeholders: Mapping[str, Function] = field(default_factory=dict)  # epilogue and the like
+    parallel: bool = True
+
+    def __post_init__(self) -> None:
+        self._names: dict[int, str] = {}
+        self._taken: dict[str, int] = {}
+        self._constants: dict[str, str] = {}
+        self._imports: dict[str, str] = {}
+        self._functions: list[str] = []
+        self._kept: list[Any] = []  # ids stay unique only while the objects live
+
+    def write(self, entry: Function) -> str:
+        name = self._emit(entry, entry=True)
+        head = [
+            f'"""Kernel {name} for {self.target}, {self.dtype}. Generated from the sources named below; do not edit."""',
+            "",
+            "import math",
+            "",
+            "import numpy as np",
+        ]
+        if self.target == "cpu":
+            head.append("from numba import njit, prange" if self.parallel else "from numba import njit")
+        else:
+            head.append("from numba import cuda as cu")
+        head += sorted(self._imports.values())
+        head += ["", f"real = np.{self.dtype}", "wide = np.float64"]
+        if self.target == "cpu" and not self.parallel:
+            head.append("prange = range")
+        head += [f"{key} = {value}" for key, value in self._constants.items()]
+        return "\n".join(head) + "\n\n\n" + "\n\n".join(self._functions) + f"\n\nkernel = {name}\n"
+
+    # -- names ------------------------------------------------------------------------------------------------
+
+    def _claim(self, name: str, owner: object) -> str:
+        if id(owner) in self._names:
+            return self._names[id(owner)]
+        unique, count = name, 1
+        while unique in self._taken and self._taken[unique] != id(owner):
+            count += 1
+            unique = f"{name}_{count}"
+        self._taken[unique] = id(owner)
+        self._names[id(owner)] = unique
+        self._kept.append(owner)
+        return unique
+
+    def _constant(self, name: str, value: Any) -> str:
+        text = _literal(value)
+        unique, count = name, 1
+        while self._constants.get(unique, text) != text or (unique in self._taken and unique not in self._constants):
+            count += 1
+            unique = f"{name}_{count}"
+        self._constants[unique] = text
+        self._taken.setdefault(unique, -1)
+        return unique
+
+    # -- functions --------------------------------------------------------------------------------------------
+
+    def _emit(self, function: Function, entry: bool = False) -> str:
+        if id(function) in self._names:
+            return self._names[id(function)]
+        name = self._claim(function.name, function)
+        tree = ast.parse(function.text)
+        definition = tree.body[0]
+        assert isinstance(definition, ast.FunctionDef)
+        edits: list[tuple[int, int, int, str]] = []
+        if name != function.name:
+            column = definition.col_offset + len("def ")
+            edits.append((definition.lineno, column, column + len(function.name), name))
+        local = _locals(definition)
+        skip: set[int] = set()
+        for node in ast.walk(definition):
+            if id(node) in skip:
+                continue
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+                if _dotted(node.func) in ("real", "wide", "np.float32", "np.float64"):
+                    skip.update(id(a) for a in node.args)
+                    skip.update(id(a.operand) for a in node.args if isinstance(a, ast.UnaryOp))
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and isinstance(node.right, ast.Constant):
+                if isinstance(node.right.value, int):
+                    skip.add(id(node.right))
+            if isinstance(node, ast.Subscript):
+                skip.update(id(inner) for inner in ast.walk(node.slice) if isinstance(inner, ast.Constant))
+            self._edit(node, function, local, edits, skip)
+        body = _apply(function.text, edits)
+        self._functions.append(f"{self._origin(function)}{self._decorator(function, entry)}\n{body}")
+        return name
+
+    def _edit(
+        self, node: ast.AST, function: Function, local: set[str], edits: list[tuple[int, int, int, str]], skip: set[int]
+    ) -> None:
+        def replace(new: str) -> None:
+            assert isinstance(node, ast.expr) and node.end_col_offset is not None
+            if node.lineno != node.end_lineno:
+                raise PluginError(f"{function.file}:{function.line}: a dotted name is split over lines; join it")
+            edits.append((node.lineno, node.col_offset, node.end_col_offset, new))
+
+        if isinstance(node, ast.Constant) and not function.typed:
+            whole = isinstance(node.value, int) and not isinstance(node.value, bool)
+            if isinstance(node.value, float) or (function.scalar and whole):
+                replace(f"real({node.value!r})")
+        elif isinstance(node, ast.Attribute):
+            dotted = _dotted(node)
+            root = dotted.split(".")[0] if dotted else ""
+            if not dotted or root in local:
+                return
+            owner = function.namespace.get(root)
+            if owner is math:
+                skip.add(id(node.value))
+                attribute = dotted.split(".", 1)[1]
+                if not callable(getattr(math, attribute, None)):
+                    replace(f"real({dotted})")
+                elif attribute in self.math_functions:
+                    replace(self._emit(as_function(self.math_functions[attribute])))
+            elif isinstance(owner, types.ModuleType):
+                skip.add(id(node.value))
+                self._module(root, owner, function)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in local:
+            new = self._resolve(node.id, function)
+            if new != node.id:
+                replace(new)
+
+    def _resolve(self, name: str, function: Function) -> str:
+        if name in self.constants:
+            return self._constant(name, self.constants[name])
+        if name in self.placeholders:
+            return self._emit(self.placeholders[name])
+        if name in ("real", "wide", "prange", "cu"):
+            return name
+        if name not in function.namespace:
+            if hasattr(builtins, name):
+                return name
+            raise PluginError(f"{function.file}:{function.line}: {function.name} uses {name!r}, which is not defined there")
+        value = function.namespace[name]
+        if isinstance(value, types.ModuleType):
+            self._module(name, value, function)
+            return name
+        if isinstance(value, Function) or (isinstance(value, types.FunctionType) and not hasattr(value, "__wrapped__")):
+            return self._emit(as_function(value))
+        if _is_constant(value):
+            return self._constant(name, value)
+        if getattr(builtins, name, None) is value:
+            return name
+        return self._import(name, value, function)
+
+    def _module(self, name: str, module: types.ModuleType, function: Function) -> None:
+        if module.__name__ not in ("numpy", "math", "numba.cuda") or name not in ("np", "math", "cu"):
+            raise PluginError(
+                f"{function.file}:{function.line}: kernel code may use np, math and cu (numba.cuda), not the module {name!r}; "
+                "import the function itself"
+            )
+
+    def _import(self, name: str, value: Any, function: Function) -> str:
+        """Objects that have no portable text (intrinsics) are imported; their file's hash enters the text."""
+        module = sys.modules.get(getattr(value, "__module__", None) or "")
+        path = getattr(module, "__file__", None)
+        found = name if module is not None and getattr(module, name, None) is value else getattr(value, "__name__", "")
+        if module is None or path is None or getattr(module, found, None) is not value:
+            raise PluginError(
+                f"{function.file}:{function.line}: {function.name} uses {name!r} ({type(value).__name__}), which is neither a "
+                "number, a function nor an object importable from its module; pass it as an argument"
+            )
+        digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]
+        unique = self._claim(name, value)
+        alias = "" if unique == found else f" as {unique}"
+        self._imports[unique] = f"from {module.__name__} import {found}{alias}  # {digest}"
+        return unique
+
+    def _decorator(self, function: Function, entry: bool) -> str:
+        flags = SUM_FLAGS if function.reassociate else HELPER_FLAGS
+        if self.target == "cuda":
+            return "@cu.jit" if entry else "@cu.jit(device=True)"
+        shared = f'error_model="numpy", fastmath={{{", ".join(map(repr, flags))}}}'
+        if entry:
+            return f"@njit(parallel={self.parallel}, cache=True, nogil=True, {shared})"
+        return f"@njit({shared})"
+
+    def _origin(self, function: Function) -> str:
+        return f"# {pathlib.Path(function.file).name}:{function.line}\n" if function.file else ""
+
+
+def as_function(value: Any) -> Function:
+    return value if isinstance(value, Function) else read(value)
+
+
+def _apply(text: str, edits: list[tuple[int, int, int, str]]) -> str:
+    lines = [line.encode() for line in text.splitlines()]  # ast counts columns in UTF-8 bytes
+    for row, begin, end, new in sorted(set(edits), reverse=True):
+        line = lines[row - 1]
+        lines[row - 1] = line[:begin] + new.encode() + line[end:]
+    return b"\n".join(lines).decode() + "\n"
+
+
+def _dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        base = _dotted(node.value)
+        return f"{base}.{node.attr}" if base else ""
+    return ""
+
+
+def _locals(definition: ast.FunctionDef) -> set[str]:
+    arguments = definition.args
+    names = {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
+    names |= {n.id for n in ast.walk(definition) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return names
+
+
+def _is_constant(value: Any) -> bool:
+    import numpy as np
+
+    if isinstance(value, tuple):
+        return all(_is_constant(v) for v in value)
+    return isinstance(value, bool | int | float | np.generic) or (isinstance(value, type) and issubclass(value, np.generic))
+
+
+def _literal(value: Any) -> str:
+    import numpy as np
+
+    if isinstance(value, type) and issubclass(value, np.generic):
+        return f"np.{value.__name__}"
+    if isinstance(value, np.generic):
+        return f"np.{type(value).__name__}({_literal(value.item())})"
+    if isinstance(value, tuple):
+        return "(" + "".join(_literal(v) + ", " for v in value) + ")"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
+    return repr(value)
