@@ -19,6 +19,7 @@ import textwrap
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from normcore.errors import PluginError
@@ -203,7 +204,7 @@ class Writer:
                 if not callable(getattr(math, attribute, None)):
                     replace(f"real({dotted})")
                 elif attribute in self.math_functions:
-                    replace(self._emit(as_function(self.math_functions[attribute])))
+                    replace(self._emit(as_function(self.math_functions[attribute], typed=True)))
             elif isinstance(owner, types.ModuleType):
                 skip.add(id(node.value))
                 self._module(root, owner, function)
@@ -228,7 +229,7 @@ class Writer:
             self._module(name, value, function)
             return name
         if isinstance(value, Function) or (isinstance(value, types.FunctionType) and not hasattr(value, "__wrapped__")):
-            return self._emit(as_function(value))
+            return self._emit(as_function(value, typed=function.typed))
         if _is_constant(value):
             return self._constant(name, value)
         if getattr(builtins, name, None) is value:
@@ -271,8 +272,14 @@ class Writer:
         return f"# {pathlib.Path(function.file).name}:{function.line}\n" if function.file else ""
 
 
-def as_function(value: Any) -> Function:
-    return value if isinstance(value, Function) else read(value)
+def as_function(value: Any, typed: bool = False) -> Function:
+    """A helper as source; the same Python function gives the same object, so that it is written once a kernel."""
+    return value if isinstance(value, Function) else _read_once(value, typed)
+
+
+@cache
+def _read_once(python: Callable[..., Any], typed: bool) -> Function:
+    return read(python, typed=typed)
 
 
 def _apply(text: str, edits: list[tuple[int, int, int, str]]) -> str:

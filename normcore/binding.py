@@ -1,0 +1,104 @@
+"""One op bound to shapes, a dtype, a memory format and a device: how Layer and Network run an op.
+
+A Binding holds the op's Tensors and knows which array each name needs; whoever owns the memory (Layer, or a
+network's program) attaches the arrays. Nothing here allocates.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from normcore import random
+from normcore.devices.device import Device
+from normcore.errors import DeviceError
+from normcore.kernels import variant
+from normcore.layout import physical_shape
+from normcore.op import Array, Op, Plan, Shape, Tensor, Tensors
+
+# A parallel region costs a microsecond or more; below this many elements (or their worth of arithmetic) one
+# thread is faster. The choice depends on shapes alone, so results do not depend on the number of threads.
+PARALLEL_ELEMENTS = 32768
+FLOPS_PER_ELEMENT = 32
+
+
+def input_names(op: Op, count: int) -> tuple[str, ...]:
+    """The names of an op's inputs in its Tensors; for a variadic op the one name of the tuple."""
+    names = op.inputs
+    return tuple(n.lstrip("*") for n in names) if names and names[0].startswith("*") else names
+
+
+class Binding:
+    """An op with its Tensors. `forward(training)` and `backward()` run its kernels on the attached arrays."""
+
+    def __init__(
+        self,
+        op: Op,
+        inputs: tuple[Tensor, ...],
+        *,
+        path: str,
+        dtype: str,
+        format: str,
+        device: Device,
+        seed: int,
+        chain: Any = None,
+        constants: tuple[float, ...] = (),
+    ):
+        self.op, self.inputs, self.path, self.dtype, self.format, self.device = op, inputs, path, dtype, format, device
+        self.plan: Plan = op.plan(*inputs)
+        self.outputs: dict[str, Tensor] = self.plan.outputs(dtype)
+        self.variadic = bool(op.inputs) and op.inputs[0].startswith("*")
+        self.input_names = input_names(op, len(inputs))
+        if device.name == "cuda" and not type(op).has_cuda():
+            raise DeviceError(f"{path}: op {op.name!r} has no CUDA kernels; use --device cpu")
+        self._forward = getattr(op, f"forward_{device.name}")
+        self._backward = getattr(op, f"backward_{device.name}", None)
+        t = self.t = Tensors()
+        real = np.dtype(dtype).type
+        t.e = tuple(real(c) for c in constants) or (real(0),)
+        elements = sum(x.size for x in inputs) + sum(y.size for y in self.outputs.values())
+        work = max(elements, self.plan.flops // FLOPS_PER_ELEMENT)
+        t.variant = variant(dtype, work >= PARALLEL_ELEMENTS, chain)
+        t.dtype, t.format, t.device = dtype, format, device
+        t.batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
+        t.key = np.uint64(random.key_of(seed, path))
+        t.call = 0
+        t.training = False
+
+    def attach(self, name: str, array: Any) -> None:
+        """Put an array (or None, for a gradient that is not wanted) under a name."""
+        setattr(self.t, name, array)
+
+    def attach_inputs(self, arrays: tuple[Any, ...], prefix: str = "") -> None:
+        """Attach the inputs, or with prefix "d" their gradients, under the op's own names."""
+        if self.variadic:
+            setattr(self.t, prefix + self.input_names[0], tuple(arrays))
+        else:
+            for name, array in zip(self.input_names, arrays, strict=True):
+                setattr(self.t, prefix + name, array)
+
+    def arrays(self) -> dict[str, tuple[Shape, str]]:
+        """Shape and dtype of every array a training step needs besides inputs and their gradients, by name."""
+        wanted: dict[str, tuple[Shape, str]] = {}
+        for group in (self.plan.saved, self.plan.workspace):
+            wanted.update({k: (a.shape, a.dtype or self.dtype) for k, a in group.items()})
+        return wanted
+
+    def physical(self, tensor: Tensor) -> Shape:
+        return physical_shape(tensor.shape, self.format)
+
+    @property
+    def differentiable(self) -> bool:
+        return self._backward is not None and self.op.differentiable
+
+    def forward(self, training: bool) -> None:
+        self.t.training = training
+        self._forward(self.t)
+
+    def backward(self) -> None:
+        self._backward(self.t)  # type: ignore[misc]
+
+
+def describe(arrays: Mapping[str, Array]) -> str:
+    """"gamma (16,), beta (16,)", for messages."""
+    return ", ".join(f"{name} {tuple(a.shape)}" for name, a in arrays.items())
