@@ -69,8 +69,8 @@ def windows(
     """One Window for each spatial dimension.
 
     op names the layer in messages. half_padding: padding of more than half the kernel, or a dilated window
-    whose taps all miss the input, is an error (pooling: such a window has no value). Raises ParameterError for
-    a wrong parameter and ShapeError, with the arithmetic, where no window fits.
+    whose taps all miss the input, is an error (pooling: such a window has no value). Raises ParameterError
+    for a wrong parameter and ShapeError, with the arithmetic, where no window fits.
     """
     rank = len(spatial_shape)
     kernels = per_dimension("kernel_size", kernel_size, rank)
