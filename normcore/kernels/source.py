@@ -17,6 +17,7 @@ import pathlib
 import sys
 import textwrap
 import types
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -76,10 +77,10 @@ def read(python: Callable[..., Any], **flags: bool) -> Function:
     if not isinstance(node, ast.FunctionDef):
         raise PluginError(f"{python!r} at line {start} must be written with `def`, not as a lambda or a class")
     body = "\n".join(text.splitlines()[node.lineno - 1 :]) + "\n"
-    namespace = dict(python.__globals__)
+    namespace: Mapping[str, Any] = python.__globals__  # the live one: a helper may stand below the kernel that uses it
     if python.__closure__:
-        for name, cell in zip(python.__code__.co_freevars, python.__closure__, strict=True):
-            namespace[name] = cell.cell_contents
+        cells = zip(python.__code__.co_freevars, python.__closure__, strict=True)
+        namespace = ChainMap({name: cell.cell_contents for name, cell in cells}, python.__globals__)
     file = inspect.getsourcefile(python) or ""
     return Function(node.name, body, namespace, file, start + node.lineno - 1, **flags)
 
@@ -167,8 +168,8 @@ class Writer:
                 continue
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
                 if _dotted(node.func) in ("real", "wide", "np.float32", "np.float64"):
-                    skip.update(id(a) for a in node.args)
-                    skip.update(id(a.operand) for a in node.args if isinstance(a, ast.UnaryOp))
+                    given = [a.operand if isinstance(a, ast.UnaryOp) else a for a in node.args]
+                    skip.update(id(a) for a in given if isinstance(a, ast.Constant))
             if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and isinstance(node.right, ast.Constant):
                 if isinstance(node.right.value, int):
                     skip.add(id(node.right))
