@@ -68,6 +68,7 @@ class ElementwiseOp(Op):
 
     formats: ClassVar[tuple[str, ...]] = ("channels_last", "channels_first")
     scalars: ClassVar[Mapping[str, Scalars]]  # by the value of `choice`, or "" when there is none
+    is_elementwise: ClassVar[bool] = True
     choice: ClassVar[str] = ""
     reference_function: ClassVar[Callable[..., Any] | None] = None
 

@@ -123,8 +123,9 @@ class Op(Component):
     differentiable: ClassVar[bool] = True
     needs_batch: ClassVar[bool] = False  # training statistics over the batch: more than one value per channel
     epilogue: ClassVar[str | None] = None  # takes a fused elementwise chain; backward knows its "input" or "output"
-    elementwise: ClassVar[Any] = None  # scalar functions, for ops made by normcore.elementwise
+    is_elementwise: ClassVar[bool] = False  # reads and writes one element at a time, in any memory order
     shares_gradient: ClassVar[bool] = False  # dx of every input is dy itself: the engine passes it on, no kernel
+    role: ClassVar[str] = ""  # "add", "concat" or "scale": what residual and branches are built from
     is_view: ClassVar[bool] = False  # y is x's memory under another shape: the engine makes no copy
     samples: ClassVar[tuple[Any, ...]] = ()
     error_samples: ClassVar[tuple[Any, ...]] = ()

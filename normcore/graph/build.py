@@ -1,0 +1,162 @@
+"""From a configuration's entries to the graph: names, connections and shapes."""
+
+from collections.abc import Sequence
+
+from normcore.config.entries import (
+    BranchesEntry,
+    Entry,
+    LayerEntry,
+    Place,
+    RepeatEntry,
+    ResidualEntry,
+)
+from normcore.errors import ConfigError, ParameterError, Problem, ShapeError, nearest
+from normcore.graph.nodes import Graph, Node, Value
+from normcore.op import Op, Shape, Tensor
+from normcore.registry import Registry
+
+INPUT = "input"
+
+
+def build(entries: Sequence[Entry], sample_shape: Shape, batch: int, dtype: str, registry: Registry) -> Graph:
+    """The graph of a network for one batch size.
+
+    sample_shape: one sample's logical shape, channels first. Raises ConfigError with the place of the layer that
+    does not fit, naming the layer before it and both shapes.
+    """
+    builder = _Builder(dtype, registry)
+    source = Value(Tensor((batch, *sample_shape), dtype), INPUT)
+    builder.known[INPUT] = source
+    output = builder.sequence(entries, source, _Scope("", {}))
+    if output is source:
+        raise ConfigError([Problem("network: expected at least one layer, got none")])
+    return Graph(builder.nodes, source, output)
+
+
+class _Scope:
+    """The names of one block: unnamed layers are numbered by kind, named ones use up no number."""
+
+    def __init__(self, prefix: str, taken: dict[str, Place]):
+        self.prefix, self.taken = prefix, taken
+        self.counts: dict[str, int] = {}
+
+    def path(self, kind: str, name: str | None, place: Place) -> str:
+        if name is None:
+            self.counts[kind] = self.counts.get(kind, 0) + 1
+            name = f"{kind}{self.counts[kind]}"
+        path = self.prefix + name
+        if path in self.taken or path == INPUT:
+            other = f" at {self.taken[path]}" if path in self.taken and self.taken[path].line else ""
+            raise _problem(f"two layers are called {path!r}{other}; give one of them another `name:`", place)
+        self.taken[path] = place
+        return path
+
+    def inner(self, path: str) -> "_Scope":
+        return _Scope(f"{path}.", self.taken)
+
+
+class _Builder:
+    def __init__(self, dtype: str, registry: Registry):
+        self.dtype, self.registry = dtype, registry
+        self.nodes: list[Node] = []
+        self.known: dict[str, Value] = {}
+
+    def sequence(self, entries: Sequence[Entry], value: Value, scope: _Scope) -> Value:
+        for entry in entries:
+            value = self.entry(entry, value, scope)
+        return value
+
+    def entry(self, entry: Entry, value: Value, scope: _Scope) -> Value:
+        if isinstance(entry, RepeatEntry):
+            for _ in range(entry.times):
+                value = self.sequence(entry.layers, value, scope)
+            return value
+        if isinstance(entry, LayerEntry):
+            path = scope.path(entry.op.name, entry.name, entry.place)
+            inputs = self.inputs(entry, value, scope)
+            return self.node(path, entry.op, inputs, entry)
+        kind = "residual" if isinstance(entry, ResidualEntry) else "branches"
+        path = scope.path(kind, entry.name, entry.place)
+        inputs = self.inputs(entry, value, scope)
+        if len(inputs) != 1:
+            raise _problem(f"{path}: expected one input, got {len(inputs)}", entry.place)
+        inner = scope.inner(path)
+        if isinstance(entry, ResidualEntry):
+            made = self.residual(entry, inputs[0], path, inner)
+        else:
+            made = self.branches(entry, inputs[0], path, inner)
+        self.known[path] = made
+        return made
+
+    def residual(self, entry: ResidualEntry, value: Value, path: str, scope: _Scope) -> Value:
+        body = self.sequence(entry.body, value, scope)
+        if entry.scale != 1.0:
+            body = self.structural("scale", [body], f"{path}.scale", entry.place, factor=entry.scale)
+        shortcut = self.sequence(entry.shortcut, value, scope.inner(f"{path}.shortcut"))
+        if body.tensor.shape != shortcut.tensor.shape:
+            raise _problem(
+                f"{path}: the body ends in {body.name} with shape {body.tensor.shape}, the shortcut in "
+                f"{shortcut.name} with shape {shortcut.tensor.shape}; a residual sums them, so they must be equal "
+                "(give the shortcut a conv of the same stride and out_channels)",
+                entry.place,
+            )
+        return self.structural("add", [body, shortcut], f"{path}.add", entry.place)
+
+    def branches(self, entry: BranchesEntry, value: Value, path: str, scope: _Scope) -> Value:
+        ends = [
+            self.sequence(layers, value, scope.inner(f"{path}.path{k}")) for k, layers in enumerate(entry.paths, start=1)
+        ]
+        if entry.merge == "concat":
+            return self.structural("concat", ends, f"{path}.concat", entry.place)
+        total = ends[0]
+        for k, end in enumerate(ends[1:], start=1):
+            total = self.structural("add", [total, end], f"{path}.add{k}", entry.place)
+        return total
+
+    def structural(self, role: str, inputs: list[Value], path: str, place: Place, **parameters: object) -> Value:
+        """A node of the op that declares this role: the engine knows no op by name."""
+        found = [r for r in self.registry.all("op") if getattr(r.component, "role", "") == role]
+        if not found:
+            raise _problem(f"{path}: no installed op declares the role {role!r}; is the plugin of the basic ops there?", place)
+        op = found[0].component.make(**parameters)
+        return self.node(path, op, inputs, LayerEntry(op, place=place))
+
+    def inputs(self, entry: LayerEntry | ResidualEntry | BranchesEntry, value: Value, scope: _Scope) -> list[Value]:
+        if entry.inputs is None:
+            return [value]
+        found = []
+        for name in entry.inputs:
+            known = self.known.get(scope.prefix + name) or self.known.get(name)
+            if known is None:
+                raise _problem(f"inputs: no layer before this one is called {name!r}{nearest(name, self.known)}", entry.place)
+            found.append(known)
+        return found
+
+    def node(self, path: str, op: Op, inputs: list[Value], entry: LayerEntry) -> Value:
+        names = op.inputs
+        if not names[0].startswith("*") and len(names) != len(inputs):
+            raise _problem(
+                f"{path}: {op.name} takes {len(names)} inputs ({', '.join(names)}), got {len(inputs)}; name them with `inputs:`",
+                entry.place,
+            )
+        try:
+            plan = op.plan(*(v.tensor for v in inputs))
+        except (ShapeError, ParameterError) as fault:
+            before = " and ".join(f"{v.name} (output shape {_sample(v.tensor.shape)})" for v in inputs)
+            raise _problem(f"{path} does not fit behind {before}: {fault}", entry.place) from None
+        node = Node(path, op, inputs, [], plan, entry.inits, entry.place, covers=(path,))
+        node.outputs = [
+            Value(t, path if name == "y" else f"{path}.{name}", node) for name, t in plan.outputs(self.dtype).items()
+        ]
+        self.nodes.append(node)
+        for output in node.outputs:
+            self.known[output.name] = output
+        return node.outputs[0]
+
+
+def _sample(shape: Shape) -> str:
+    return f"(N, {', '.join(map(str, shape[1:]))})" if len(shape) > 1 else str(shape)
+
+
+def _problem(message: str, place: Place) -> ConfigError:
+    return ConfigError([Problem(message, place.file, place.line, place.column)])

@@ -1,0 +1,282 @@
+"""A network: a graph from a configuration, bound to a device, with its parameters."""
+
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from normcore.devices import device as devices
+from normcore.errors import DataError, MemoryBudgetError, ParameterError, ShapeError, UsageError
+from normcore.graph.build import build
+from normcore.graph.nodes import Graph
+from normcore.graph.program import Program
+from normcore.parameters import ParameterStore
+from normcore.training.loss_binding import LossBinding
+
+MEMORY_SHARE = 0.9  # of what is free: the rest is for the data and for everybody else
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One layer for `normcore summary`. Shapes have N for the batch; bytes are for the planned batch size."""
+
+    name: str
+    op: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    flops: int
+    activation_bytes: int
+    memory_format: str
+    fused: tuple[str, ...]
+
+
+class Network:
+    """A network bound to a device.
+
+    parameters, gradients, state: dicts "<layer>.<array>" -> array in document order; writing into the parameter
+    arrays is allowed and takes effect at the next call. Arrays that a method returns live until its next call.
+    call_number: what random ops of the next training forward draw with; counts up by itself.
+    """
+
+    def __init__(self, config: Any, device: str = "cpu", dtype: str = "float32", fuse: bool = True):
+        from normcore.registry import default
+
+        self.config, self.dtype, self.fusing = config, dtype, fuse
+        self.device = devices.get(device)
+        self.registry = config.registry or default()
+        self.seed: int = config.seed
+        self.sample_shape: tuple[int, ...] = config.sample_shape()
+        self.call_number = 0
+        self.declared_batch: int | None = config.data.batch_size if config.data is not None else None
+        graph = self._graph(self.declared_batch or 1)
+        self.output_shape: tuple[int, ...] = graph.output.tensor.shape[1:]
+        self.store = ParameterStore(graph, self.device, dtype, self.seed)
+        self.parameters, self.gradients, self.state = self.store.parameters, self.store.gradients, self.store.state
+        self._programs: dict[tuple[Any, ...], Program] = {}
+        self._arenas: dict[str, Any] = {}
+        self._losses: dict[tuple[Any, ...], LossBinding] = {}
+        self._current: Program | None = None
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str], device: str = "cpu", dtype: str = "float32", fuse: bool = True) -> "Network":
+        """The network of a YAML file. Raises ConfigError with every fault of the file, and DeviceError."""
+        from normcore.config.config import load
+
+        return cls(load(path), device, dtype, fuse)
+
+    @classmethod
+    def from_mapping(
+        cls, mapping: Mapping[str, Any], device: str = "cpu", dtype: str = "float32", fuse: bool = True
+    ) -> "Network":
+        """The network of a mapping with the same keys as the YAML file."""
+        from normcore.config.config import from_mapping
+
+        return cls(from_mapping(mapping), device, dtype, fuse)
+
+    def _graph(self, batch: int) -> Graph:
+        return build(self.config.network, self.sample_shape, batch, self.dtype, self.registry)
+
+    # -- programs ---------------------------------------------------------------------------------------------
+
+    def program(self, batch: int, training: bool, keep: bool = True, input_gradient: bool = False) -> Program:
+        """The bound program for a batch size; planned at the first use, views of the same memory afterwards."""
+        key = (batch, training, keep, input_gradient)
+        found = self._programs.get(key)
+        if found is None:
+            found = Program(
+                self._graph(batch),
+                device=self.device,
+                dtype=self.dtype,
+                seed=self.seed,
+                training=training,
+                keep=keep,
+                input_gradient=input_gradient,
+                fusing=self.fusing,
+            )
+            self._attach(found, "training" if training else "inference")
+            self._programs[key] = found
+        return found
+
+    def _attach(self, program: Program, arena: str) -> None:
+        held = self._arenas.get(arena)
+        if held is None or held.nbytes < program.nbytes:
+            # Room for the declared batch at once, so that a short last batch planned first does not plan twice.
+            self._check_budget(program)
+            self._arenas[arena] = self.device.empty(program.nbytes)
+            for (_, training, *_), other in self._programs.items():
+                if ("training" if training else "inference") == arena:
+                    other.attach(self._arenas[arena], self.store)
+            self._losses.clear()
+        program.attach(self._arenas[arena], self.store)
+
+    def _check_budget(self, program: Program) -> None:
+        free = int(self.device.free_memory() * MEMORY_SHARE)
+        if program.nbytes <= free:
+            return
+        largest = sorted(program.buffers, key=lambda b: -b.nbytes)[:8]
+        rows = "\n".join(f"  {b.label:40} {b.nbytes / 1e9:9.2f} GB" for b in largest)
+        raise MemoryBudgetError(
+            f"the network's buffers need {program.nbytes / 1e9:.2f} GB, but only {free / 1e9:.2f} GB of memory may be used; "
+            f"nothing was allocated. The largest:\n{rows}\nLower data.batch_size or the layers' sizes"
+        )
+
+    # -- running ----------------------------------------------------------------------------------------------
+
+    def _input(self, x: Any) -> Any:
+        x = self.device.adopt(x)
+        expected = (x.shape[0] if x.ndim else 0, *self.sample_shape)
+        if tuple(x.shape) != expected:
+            raise ShapeError(f"expected an input of shape (N, {', '.join(map(str, self.sample_shape))}), got {tuple(x.shape)}")
+        if x.dtype != self.dtype or not x.flags.c_contiguous:
+            if not np.can_cast(np.dtype(str(x.dtype)), np.dtype(self.dtype), "same_kind"):
+                raise ParameterError("dtype", f"an array that casts to {self.dtype}", str(x.dtype))
+            x = self.device.array(x, self.dtype)
+        return x
+
+    def forward(self, x: Any, training: bool = False) -> Any:
+        """The network's output (N, ...) for logical inputs (N, *sample_shape). Raises ShapeError."""
+        x = self._input(x)
+        program = self.program(x.shape[0], training)
+        program.forward(x, self.call_number)
+        if training:
+            self.call_number += 1
+            self._current = program
+        return program.output
+
+    def loss(self, x: Any, targets: Any, training: bool = True) -> float:
+        """The batch mean of the configured loss; in training mode backward() may follow.
+
+        targets: integers (N,) for classes, or what the loss says. Raises ShapeError and DataError.
+        """
+        x = self._input(x)
+        program = self.program(x.shape[0], training)
+        loss = self.loss_of(program)
+        loss.set_targets(targets)
+        program.forward(x, self.call_number)
+        loss.run()
+        if training:
+            self.call_number += 1
+            self._current = program
+        return loss.mean()
+
+    def loss_of(self, program: Program) -> LossBinding:
+        """The loss bound to a program's output (and, in training, to its gradient)."""
+        key = (id(program),)
+        found = self._losses.get(key)
+        if found is None or found.y is not program.y:
+            found = self._losses[key] = LossBinding(self.config.loss, program)
+        return found
+
+    def backward(self, input_gradient: bool = False) -> Any:
+        """Overwrite `gradients` with those of the last training loss; returns the input's with input_gradient=True.
+
+        May be called again after one loss. Raises UsageError when there was no training forward.
+        """
+        program = self._current
+        if program is None:
+            raise UsageError("backward() needs a loss(x, targets) in training mode before it")
+        if input_gradient and not program.input_gradient:
+            program = self._again_with_input_gradient(program)
+        program.backward()
+        return program.input_gradient_array if input_gradient else None
+
+    def _again_with_input_gradient(self, program: Program) -> Program:
+        """Run the last step's forward once more in a program that also gives the input's gradient."""
+        x = program.x
+        loss = self.loss_of(program)
+        targets = loss.targets.copy()
+        richer = self.program(x.shape[0], True, input_gradient=True)
+        call = program.call_number
+        states = {path: array.copy() for path, array in self.state.items()}
+        other = self.loss_of(richer)
+        other.set_targets(targets)
+        richer.forward(x, call)
+        other.run()
+        for path, array in states.items():  # the repeated forward must not count twice in running statistics
+            self.state[path][...] = array
+        self._current = richer
+        return richer
+
+    # -- looking and keeping ----------------------------------------------------------------------------------
+
+    def summary(self, batch: int | None = None) -> list[SummaryRow]:
+        """What `normcore summary` prints, a row per layer in document order; plans, but allocates nothing."""
+        batch = batch or self.declared_batch or 1
+        planned = Program(
+            self._graph(batch), device=self.device, dtype=self.dtype, seed=self.seed, training=True, fusing=self.fusing
+        )
+        formats = {path: (node.format, node.covers) for node in planned.nodes for path in node.covers}
+        rows = []
+        for node in self._graph(batch).nodes:
+            format, covers = formats[node.path]
+            rows.append(
+                SummaryRow(
+                    node.path,
+                    node.op.name,
+                    node.outputs[0].tensor.shape,
+                    sum(math.prod(a.shape) for a in node.plan.parameters.values()),
+                    node.plan.flops,
+                    sum(v.tensor.size * np.dtype(v.tensor.dtype).itemsize for v in node.outputs),
+                    format,
+                    covers if len(covers) > 1 else (),
+                )
+            )
+        return rows
+
+    def planned_bytes(self, batch: int | None = None) -> int:
+        """Bytes of activations, gradients and workspaces that training this batch size shares one arena of."""
+        graph = self._graph(batch or self.declared_batch or 1)
+        return Program(
+            graph, device=self.device, dtype=self.dtype, seed=self.seed, training=True, keep=False, fusing=self.fusing
+        ).nbytes
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write parameters and state as safetensors, to a temporary name first and then renamed."""
+        from safetensors.numpy import save
+
+        arrays = {k: np.ascontiguousarray(self.device.to_host(v)) for k, v in self.store.everything().items()}
+        target = pathlib.Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            temporary.write_bytes(save(arrays))
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Read what `save` wrote. Raises DataError listing every array that is missing, unknown or misshapen."""
+        self.assign(read_weights(path), str(path))
+
+    def assign(self, arrays: Mapping[str, Any], origin: str = "given arrays") -> None:
+        """Set parameters and state from arrays by path; nothing is changed when anything does not fit."""
+        own = self.store.everything()
+        faults: list[str] = [f"  {k}: missing" for k in own if k not in arrays]
+        faults += [f"  {k}: not in this network" for k in arrays if k not in own]
+        faults += [
+            f"  {k}: shape {tuple(arrays[k].shape)}, this network has {tuple(own[k].shape)}"
+            for k in own
+            if k in arrays and tuple(arrays[k].shape) != tuple(own[k].shape)
+        ]
+        if faults:
+            raise DataError(f"{origin}: weights do not fit this network:\n" + "\n".join(faults))
+        for name, array in own.items():
+            array[...] = self.device.array(arrays[name], str(array.dtype))
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file. Raises DataError when it is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(pathlib.Path(path).read_bytes())  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such weights file") from None
+    except (SafetensorError, OSError, ValueError) as fault:
+        raise DataError(f"{path}: expected a safetensors file, this one is damaged or of another kind ({fault})") from None
+
+

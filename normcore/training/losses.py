@@ -1,0 +1,287 @@
+"""Losses: the mean over a batch and its gradient to the network's output, in one kernel."""
+
+import math
+from typing import Any, ClassVar
+
+from normcore.component import Component
+from normcore.errors import ParameterError, ShapeError
+from normcore.kernels import cpu, cu, cuda, inline, prange, real, wide
+from normcore.op import Array, Tensor
+
+ROWS = 64  # samples a parallel task takes
+
+
+class Loss(Component):
+    """Base of losses.
+
+    targets(output) says what targets look like for an output. forward_cpu(t) and forward_cuda(t) read t.y (the
+    output as a C-contiguous logical array) and t.targets; they write t.total[0] = the sum over samples of
+    their losses, t.total[1] = correct answers, t.total[2] = samples counted, t.values (N,), and, when t.training,
+    t.dy = the gradient of the mean to y.
+    """
+
+    kind: ClassVar[str] = "loss"
+    counts_correct: ClassVar[bool] = False  # whether total[1] means anything
+
+    def targets(self, output: Tensor) -> Array:
+        raise NotImplementedError(f"loss {self.name!r} does not say what its targets are")
+
+    def classes(self, output: Tensor) -> int | None:
+        """The number of classes when targets are class numbers, else None."""
+        return None
+
+    def workspace(self, output: Tensor) -> dict[str, Array]:
+        """Scratch arrays that the kernels take as t.<name>."""
+        return {}
+
+
+@inline(reassociate=True)
+def _largest(row):
+    top = row[0]
+    for k in range(row.size):
+        top = row[k] if (row[k] > top) | (row[k] != row[k]) else top
+    return top
+
+
+@inline(reassociate=True)
+def _exponentials(row, top, out):
+    total = real(0)
+    for k in range(row.size):
+        power = math.exp(row[k] - top)
+        out[k] = power
+        total += power
+    return total
+
+
+@inline(reassociate=True)
+def _sum(row):
+    total = real(0)
+    for k in range(row.size):
+        total += row[k]
+    return total
+
+
+@inline
+def _gradient(powers, factor, offset, out):
+    for k in range(out.size):
+        out[k] = powers[k] * factor - offset
+
+
+@inline
+def _cross_entropy_row(row, target, smoothing, share, training, powers, out):
+    """One sample: its loss and whether it is right; the gradient times share into out."""
+    classes = row.size
+    top = _largest(row)
+    total = _exponentials(row, top, powers)
+    logarithm = top + math.log(total)
+    loss = logarithm - row[target]
+    if smoothing > real(0):
+        uniform = logarithm - _sum(row) / real(classes)
+        loss = (real(1) - smoothing) * loss + smoothing * uniform
+    if training:
+        _gradient(powers, share / total, share * smoothing / real(classes), out)
+        out[target] -= share * (real(1) - smoothing)
+    best = 0
+    for k in range(classes):
+        if row[k] > row[best]:
+            best = k
+    return loss, best == target
+
+
+@cpu
+def _cross_entropy(y, targets, smoothing, ignored, training, powers, values, right, total, dy):
+    count, classes = y.shape
+    counted = 0
+    for n in range(count):
+        counted += targets[n] != ignored
+    share = real(1) / real(counted)
+    for chunk in prange((count + ROWS - 1) // ROWS):
+        for n in range(chunk * ROWS, min(count, chunk * ROWS + ROWS)):
+            values[n] = real(0)
+            right[n] = 0
+            if targets[n] == ignored:
+                if training:
+                    for k in range(classes):
+                        dy[n, k] = real(0)
+            else:
+                loss, correct = _cross_entropy_row(y[n], targets[n], smoothing, share, training, powers[n], dy[n])
+                values[n] = loss
+                right[n] = correct
+    losses = wide(0)
+    correct_answers = 0
+    for n in range(count):
+        losses += wide(values[n])
+        correct_answers += right[n]
+    total[0] = losses
+    total[1] = wide(correct_answers)
+    total[2] = wide(counted)
+
+
+@cuda
+def _cross_entropy_cuda(y, targets, smoothing, ignored, training, counted, values, right, dy):
+    count, classes = y.shape
+    share = real(1) / real(counted[0])
+    for n in range(cu.grid(1), count, cu.gridsize(1)):
+        values[n] = real(0)
+        right[n] = 0
+        if targets[n] == ignored:
+            if training:
+                for k in range(classes):
+                    dy[n, k] = real(0)
+        else:
+            best = 0
+            top = y[n, 0]
+            for k in range(classes):
+                if y[n, k] > y[n, best]:
+                    best = k
+                if y[n, k] > top or y[n, k] != y[n, k]:
+                    top = y[n, k]
+            total = real(0)
+            plain = real(0)
+            for k in range(classes):
+                total += math.exp(y[n, k] - top)
+                plain += y[n, k]
+            logarithm = top + math.log(total)
+            loss = (real(1) - smoothing) * (logarithm - y[n, targets[n]])
+            values[n] = loss + smoothing * (logarithm - plain / real(classes))
+            right[n] = best == targets[n]
+            if training:
+                for k in range(classes):
+                    dy[n, k] = math.exp(y[n, k] - top) * (share / total) - share * smoothing / real(classes)
+                dy[n, targets[n]] -= share * (real(1) - smoothing)
+
+
+@cuda
+def _count_cuda(targets, ignored, counted):
+    if cu.grid(1) == 0:
+        found = 0
+        for n in range(targets.size):
+            if targets[n] != ignored:
+                found += 1
+        counted[0] = found
+
+
+@cuda
+def _total_cuda(values, right, counted, total):
+    if cu.grid(1) == 0:
+        losses = wide(0)
+        correct = wide(0)
+        for n in range(values.size):
+            losses += wide(values[n])
+            correct += wide(right[n])
+        total[0] = losses
+        total[1] = correct
+        total[2] = wide(counted[0])
+
+
+class CrossEntropy(Loss, name="cross_entropy"):
+    """-log softmax(y)[target], from logits (N, classes) and integer targets (N,), averaged over the batch.
+
+    Gradient: (softmax(y) - onehot) / N. The largest logit is subtracted first, so no exponential overflows.
+    label_smoothing: the share of the target spread evenly over all classes (Szegedy et al. 2016). ignore_index:
+    targets of this value count neither in the loss nor in the mean (PyTorch's convention).
+    """
+
+    label_smoothing: float = 0.0
+    ignore_index: int = -100
+    counts_correct = True
+
+    def check(self) -> None:
+        if not 0.0 <= self.label_smoothing <= 1.0:
+            raise ParameterError("label_smoothing", "a number from 0 to 1", self.label_smoothing)
+
+    def targets(self, output: Tensor) -> Array:
+        if len(output.shape) != 2:
+            raise ShapeError(
+                f"cross_entropy: expected an output of shape (N, classes), the network ends in {output.shape}; "
+                "end it with flatten and dense: <classes>"
+            )
+        return Array(output.shape[:1], "int64")
+
+    def classes(self, output: Tensor) -> int | None:
+        return output.shape[1]
+
+    def workspace(self, output: Tensor) -> dict[str, Array]:
+        return {"powers": Array(output.shape), "right": Array(output.shape[:1], "uint8"), "counted": Array((1,), "int64")}
+
+    def forward_cpu(self, t: Any) -> None:
+        _cross_entropy[t](
+            t.y, t.targets, t.scalar(self.label_smoothing), self.ignore_index, t.training, t.powers, t.values, t.right, t.total, t.dy
+        )
+
+    def forward_cuda(self, t: Any) -> None:
+        _count_cuda[t, 1](t.targets, self.ignore_index, t.counted)
+        _cross_entropy_cuda[t, t.y.shape[0]](
+            t.y, t.targets, t.scalar(self.label_smoothing), self.ignore_index, t.training, t.counted, t.values, t.right, t.dy
+        )
+        _total_cuda[t, 1](t.values, t.right, t.counted, t.total)
+
+
+@cpu
+def _mean_squared(y, targets, training, values, total, dy):
+    count, size = y.shape
+    share = real(2) / real(count * size)
+    for chunk in prange((count + ROWS - 1) // ROWS):
+        for n in range(chunk * ROWS, min(count, chunk * ROWS + ROWS)):
+            values[n] = _squares(y[n], targets[n]) / real(size)
+            if training:
+                _differences(y[n], targets[n], share, dy[n])
+    losses = wide(0)
+    for n in range(count):
+        losses += wide(values[n])
+    total[0] = losses
+    total[1] = wide(0)
+    total[2] = wide(count)
+
+
+@inline(reassociate=True)
+def _squares(row, target):
+    total = real(0)
+    for k in range(row.size):
+        difference = row[k] - target[k]
+        total += difference * difference
+    return total
+
+
+@inline
+def _differences(row, target, share, out):
+    for k in range(out.size):
+        out[k] = share * (row[k] - target[k])
+
+
+@cuda
+def _mean_squared_cuda(y, targets, training, values, dy):
+    count, size = y.shape
+    share = real(2) / real(count * size)
+    for n in range(cu.grid(1), count, cu.gridsize(1)):
+        total = real(0)
+        for k in range(size):
+            difference = y[n, k] - targets[n, k]
+            total += difference * difference
+            if training:
+                dy[n, k] = share * difference
+        values[n] = total / real(size)
+
+
+class MeanSquaredError(Loss, name="mse"):
+    """Mean of (y - target)^2 over all elements; targets have the output's shape. Gradient: 2 (y - target) / size."""
+
+    def targets(self, output: Tensor) -> Array:
+        return Array(output.shape)
+
+    def workspace(self, output: Tensor) -> dict[str, Array]:
+        return {"right": Array(output.shape[:1], "uint8"), "counted": Array((1,), "int64")}
+
+    def forward_cpu(self, t: Any) -> None:
+        n = t.y.shape[0]
+        _mean_squared[t](t.y.reshape(n, -1), t.targets.reshape(n, -1), t.training, t.values, t.total, t.dy.reshape(n, -1))
+
+    def forward_cuda(self, t: Any) -> None:
+        n = t.y.shape[0]
+        t.right[...] = 0
+        t.counted[...] = n
+        _mean_squared_cuda[t, n](t.y.reshape(n, -1), t.targets.reshape(n, -1), t.training, t.values, t.dy.reshape(n, -1))
+        _total_cuda[t, 1](t.values, t.right, t.counted, t.total)
+
+
+BUILT_IN = (CrossEntropy, MeanSquaredError)
