@@ -1,31 +1,32 @@
 """Counter-based random numbers: Philox 4x32-10, the same on the host and inside kernels.
 
-A number is a pure function of (key, index, call, stream): no state is kept, so it does not depend on the order
-in which numbers are drawn, on threads, on the memory format or on the device.
+A number is a pure function of (key, index, call, stream): no state is kept, so it does not depend on the
+order in which numbers are drawn, on threads, on the memory format or on the device.
 
     key     64 bits, from the seed and a path ("conv1.weight"): `key_of`
     index   64 bits, the logical index of the element or of the data sample
     call    32 bits, the number of the call, step or epoch
     stream  32 bits, for one that needs several independent numbers per index
 
-The counter of a block is (block low, block high, call, stream) and gives four words of 32 bits. A float32 uniform
-takes one word (24 bits), a float64 uniform two (53 bits). Elements are dealt out in groups of 32 blocks, lane after
-lane, so that neighbouring blocks serve neighbouring elements (a loop over j below vectorizes, and a warp writes
-whole lines):
+The counter of a block is (block low, block high, call, stream) and gives four words of 32 bits. A float32
+uniform takes one word (24 bits), a float64 uniform two (53 bits). Elements are dealt out in groups of 32
+blocks, lane after lane, so that neighbouring blocks serve neighbouring elements (a loop over j below
+vectorizes, and a warp writes whole lines):
 
-    float32   group g holds elements 128 g ..; words (w0, w1, w2, w3) of block 32 g + j belong to
-              128 g + j, 128 g + 32 + j, 128 g + 64 + j, 128 g + 96 + j          for j in 0 .. 31
-    float64   group g holds elements 64 g ..;  words (w0, w1) of block 32 g + j to 64 g + j, (w2, w3) to 64 g + 32 + j
+    float32   words w0, w1, w2, w3 of block 32 g + j belong to elements 128 g + j + (0, 32, 64, 96)
+    float64   words (w0, w1), (w2, w3) of block 32 g + j belong to elements 64 g + j + (0, 32)
 
-A kernel that goes through memory in logical order draws a block for four (two) elements at once in this pattern;
-one that does not calls `uniform_32` or `uniform_64` with the logical index and gets the same number.
+A kernel that goes through memory in logical order draws a block for four (two) elements at once in this
+pattern; one that does not calls `uniform_32` or `uniform_64` with the logical index and gets the same number.
 
-The scalar half of the file (`philox`, `unit_32`, `unit_64`, `uniform_32`, `uniform_64`) is compiled into kernels
-and also runs as plain Python; the array half (`words`, `uniform`, `normal`, `permutation`) is NumPy only.
+The scalar half of the file (`philox`, `unit_32`, `unit_64`, `uniform_32`, `uniform_64`) is compiled into
+kernels and also runs as plain Python; the array half (`words`, `uniform`, `normal`, `permutation`) is NumPy
+only.
 
 Source: Salmon, Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3" (SC11).
 """
 
+# mypy: allow-untyped-defs
 import hashlib
 import math
 
@@ -56,9 +57,9 @@ _HALF = np.uint64(32)
 _CHUNK = 1 << 14  # blocks worked on at once: the state stays in the second-level cache
 
 
-# ---------------------------------------------------------------------------------------------- scalars, for kernels
-# Every integer is a uint64 that holds 32 bits: Numba makes a float of uint64 with int64, NumPy complains about the
-# overflow of uint32 scalars, and a 32 x 32 -> 64 bit product is one instruction in either type.
+# ---- scalars, for kernels
+# Every integer is a uint64 that holds 32 bits: Numba makes a float of uint64 with int64, NumPy complains of
+# the overflow of uint32 scalars, and a 32 x 32 -> 64 bit product is one instruction in either type.
 
 
 @inline(typed=True)
@@ -127,7 +128,7 @@ def uniform_64(key, index, call, stream):
     return unit_64(first, second)
 
 
-# ------------------------------------------------------------------------------------------------ arrays, on the host
+# ---- arrays, on the host
 
 
 def key_of(seed: int, path: str) -> int:
@@ -175,7 +176,8 @@ class Words:
 
 
 def words(key: int, blocks: np.ndarray | int, call: int = 0, stream: int = 0) -> np.ndarray:
-    """The four words of each block: uint32, shape (n, 4). `blocks`: integers of shape (n,), or n for 0 .. n - 1."""
+    """The four words of each block: uint32, shape (n, 4). `blocks`: integers of shape (n,), or n for 0 .. n -
+    1."""
     counters = np.arange(blocks, dtype=np.uint64) if isinstance(blocks, int) else np.asarray(blocks)
     out = np.empty((len(counters), 4), np.uint32)
     scratch = Words(min(len(counters), _CHUNK))
@@ -188,7 +190,8 @@ def words(key: int, blocks: np.ndarray | int, call: int = 0, stream: int = 0) ->
 def uniform(
     key: int, shape: int | tuple[int, ...], dtype: str = "float32", call: int = 0, stream: int = 0
 ) -> np.ndarray:
-    """Uniform numbers in [0, 1) of any shape; element i (in C order) is what `uniform_32` or `uniform_64` gives at i."""
+    """Uniform numbers in [0, 1) of any shape; element i (in C order) is what `uniform_32` or `uniform_64`
+    gives at i."""
     count = math.prod(shape) if isinstance(shape, tuple) else shape
     groups = -(-count // (128 if np.dtype(dtype) == np.float32 else 64))
     drawn = words(key, groups * 32, call, stream).reshape(groups, 32, 4)
