@@ -1,0 +1,121 @@
+"""Image files to arrays: PNG, JPEG and other formats by Pillow, .npy by NumPy; the same for training and
+`predict`.
+
+An image becomes (C, H, W): uint8 from image files, float32 or uint8 from .npy. To fit a size, the middle part
+with the right aspect ratio is cut out and resized (bilinear, with antialiasing), so nothing is squeezed.
+Colour becomes grey by luma (ITU-R 601), grey is repeated three times; transparent parts become white; 16-bit
+grey keeps its upper 8 bits; the camera's orientation tag is obeyed.
+"""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from normcore.errors import DataError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+_FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+def read_image(path: str | Path, channels: int, size: tuple[int, ...] | None = None) -> np.ndarray:
+    """One sample for a net whose input has `channels` channels and the spatial `size` (None: as it is).
+
+    Returns (channels, H, W); uint8 stands for [0, 1] as in training. Raises DataError for what is no image.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; expected an image (PNG, JPEG) or an array (.npy)")
+    if path.suffix.lower() == ".npy":
+        return _read_array(path, channels, size)
+    return decode(path, channels, size)
+
+
+def decode(path: Path, channels: int, size: tuple[int, ...] | None) -> np.ndarray:
+    """An image file as uint8 (channels, H, W). Raises DataError."""
+    if size is not None and len(size) != 2:
+        raise DataError(
+            f"{path}: an image has 2 dimensions, the net's input {len(size)} ({size}); give an array (.npy)"
+        )
+    if channels not in (1, 3):
+        raise DataError(
+            f"{path}: an image has 1 or 3 channels, the net's input {channels}; give an array (.npy)"
+        )
+    try:
+        with Image.open(path) as opened:
+            if size is not None and opened.format == "JPEG" and min(opened.size) >= 2 * max(size):
+                opened.draft(
+                    opened.mode, (2 * size[1], 2 * size[0])
+                )  # decodes at a half, a quarter ... of the size
+            image: Image.Image = ImageOps.exif_transpose(opened)
+            image = _converted(image, "L" if channels == 1 else "RGB")
+            if size is not None and image.size != (size[1], size[0]):
+                image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, _middle(image.size, size))
+            pixels = np.asarray(image, np.uint8)
+    except _FAULTS as fault:
+        reason = str(fault) or type(fault).__name__
+        if path.stat().st_size == 0:
+            reason = "the file is empty"
+        raise DataError(f"{path} is no readable image ({reason}); replace or remove the file") from fault
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(H, W) from an image file's header, as `decode` gives it. Raises DataError."""
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            turned = opened.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 exchange the axes
+    except _FAULTS as fault:
+        raise DataError(f"{path} is no readable image ({fault}); replace or remove the file") from fault
+    return (width, height) if turned else (height, width)
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode == "I":
+        image = Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _middle(have: tuple[int, int], size: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """The largest box in the middle of an image of `have` (W, H) with the aspect ratio of `size` (H, W)."""
+    width, height = have
+    scale = min(width / size[1], height / size[0])
+    w, h = size[1] * scale, size[0] * scale
+    left, top = (width - w) / 2, (height - h) / 2
+    return (max(left, 0.0), max(top, 0.0), min(left + w, width), min(top + h, height))
+
+
+def _read_array(path: Path, channels: int, size: tuple[int, ...] | None) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (EOFError, ValueError, OSError) as fault:
+        raise DataError(
+            f"{path} is no readable .npy file ({fault}); write it again with numpy.save"
+        ) from fault
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise DataError(
+            f"{path} holds no array of real numbers; expected one sample, such as (H, W) or (H, W, C)"
+        )
+    if array.dtype != np.uint8:
+        array = array.astype(np.float64 if array.dtype == np.float64 else np.float32)
+    ndim = 2 if size is None else len(size)
+    if array.ndim == ndim and channels == 1 and ndim:
+        array = array[None]
+    elif array.ndim == ndim + 1 and array.shape[0] != channels and array.shape[-1] == channels:
+        array = np.moveaxis(array, -1, 0)
+    fits = array.ndim == ndim + 1 and array.shape[0] == channels
+    if not fits or (size is not None and array.shape[1:] != tuple(size)):
+        wanted = (channels, *size) if size is not None else (channels, "H", "W")
+        raise DataError(
+            f"{path} has shape {np.load(path, mmap_mode='r').shape}; the net's input is one sample of "
+            f"{wanted}"
+        )
+    return np.ascontiguousarray(array)

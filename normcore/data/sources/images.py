@@ -1,0 +1,153 @@
+"""A folder of image files, a folder for each class; decoded when used, kept in memory while they fit
+there."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from normcore.data.dataset import Dataset, dataset
+from normcore.data.image_file import SUFFIXES, decode, size_of
+from normcore.data.source import DataSource, located
+from normcore.errors import DataError, ParameterError
+
+_TEST_NAMES = ("test", "val", "validation")
+
+
+class Images(DataSource, name="images"):
+    """Image files (PNG, JPEG, ...) in one folder for each class: PATH/train/CLASS/*, PATH/test/CLASS/*.
+
+    "val" stands for "test" too; with neither, the classes lie in PATH itself and data.test gives the test
+    share. Classes are numbered by sorted name. size: height and width (or one number for both) that images
+    are brought to, by cutting out the middle part with that aspect ratio; without it all must have one size.
+    channels: 3 (RGB) or 1 (grey). bad_images: what to do about a file that cannot be read: fatal names it and
+    stops, skip warns and takes the next good image of its class in its place. memory_mb: decoded images are
+    kept up to this much.
+    """
+
+    path: str
+    size: int | tuple[int, int] | None = None
+    channels: Literal[1, 3] = 3
+    bad_images: Literal["fatal", "skip"] = "fatal"
+    memory_mb: int = 1024
+
+    def check(self) -> None:
+        sizes = (self.size,) if isinstance(self.size, int) else self.size or (1,)
+        if min(sizes) < 1:
+            raise ParameterError("size", "a positive number of pixels, or [height, width]", self.size)
+        if self.memory_mb < 0:
+            raise ParameterError("memory_mb", "a number of megabytes, 0 or more", self.memory_mb)
+
+    def load(self, base: Path) -> Dataset:
+        folder = located(self.path, base, "folder")
+        train = folder / "train" if (folder / "train").is_dir() else folder
+        test = (
+            next((folder / n for n in _TEST_NAMES if (folder / n).is_dir()), None)
+            if train != folder
+            else None
+        )
+        names = class_folders(train)
+        size = (self.size, self.size) if isinstance(self.size, int) else self.size
+        x_train, y_train = self._part(train, names, size)
+        x_test, y_test = (None, None) if test is None else self._part(test, names, x_train.shape[1:])
+        return dataset(str(folder), x_train, y_train, x_test, y_test, class_names=names)
+
+    def _part(
+        self, folder: Path, names: Sequence[str], size: tuple[int, ...] | None
+    ) -> tuple["ImageFiles", np.ndarray]:
+        unknown = sorted(set(class_folders(folder)) - set(names))
+        if unknown:
+            raise DataError(
+                f"{folder}: class folder {unknown[0]!r} does not occur in the training part "
+                f"({', '.join(names)})"
+            )
+        files: list[Path] = []
+        labels: list[int] = []
+        for label, name in enumerate(names):
+            found = image_files(folder / name) if (folder / name).is_dir() else []
+            files += found
+            labels += [label] * len(found)
+        if self.size is None:
+            sizes = [size_of(file) for file in files]
+            size = size or sizes[0]
+            wrong = next((i for i, s in enumerate(sizes) if s != tuple(size)), None)
+            if wrong is not None:
+                raise DataError(
+                    f"{files[wrong]} has {sizes[wrong][0]} x {sizes[wrong][1]} pixels (height x width), "
+                    f"expected "
+                    f"{size[0]} x {size[1]} as {files[0].name}; set data.size to bring all images to one size"
+                )
+        assert size is not None
+        y = np.array(labels, np.int64)
+        return ImageFiles(files, y, self.channels, size, self.bad_images == "skip", self.memory_mb << 20), y
+
+
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """The names of the class folders, sorted; each must hold an image. Raises DataError."""
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not names:
+        raise DataError(f"{folder} holds no class folders; expected {folder}/CLASS/*.png (or .jpg)")
+    for name in names:
+        if not image_files(folder / name):
+            kinds = ", ".join(sorted(SUFFIXES))
+            raise DataError(f"{folder / name} is a class folder without images ({kinds}); fill or remove it")
+    return tuple(names)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files of a folder by suffix, sorted by name."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+
+
+class ImageFiles:
+    """Samples that are image files, (C, H, W) uint8. A decoded image stays in memory if all of them fit."""
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        labels: np.ndarray,
+        channels: int,
+        size: tuple[int, ...],
+        skip: bool,
+        memory: int,
+    ) -> None:
+        self.files = tuple(files)
+        self.shape: tuple[int, ...] = (channels, *size)
+        self.dtype = np.dtype(np.uint8)
+        self._labels = labels  # ascending: the files of a class are neighbours
+        self._skip = skip
+        self._bad: set[int] = set()
+        fits = len(files) * int(np.prod(self.shape)) <= memory
+        self._kept = (
+            np.empty((len(files), *self.shape), np.uint8) if fits else None
+        )  # untouched pages cost nothing
+        self._have = np.zeros(len(files), bool)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def take(self, indices: np.ndarray, out: np.ndarray) -> None:
+        for row, index in enumerate(indices.tolist()):
+            if self._kept is None:
+                out[row] = self._decoded(index)
+                continue
+            if not self._have[index]:  # two workers may do the same file twice, with the same result
+                self._kept[index] = self._decoded(index)
+                self._have[index] = True
+            out[row] = self._kept[index]
+
+    def _decoded(self, index: int) -> np.ndarray:
+        first, end = np.searchsorted(self._labels, self._labels[index] + np.array([0, 1]))
+        for step in range(end - first):
+            at = int(first + (index - first + step) % (end - first))
+            try:
+                return decode(self.files[at], self.shape[0], self.shape[1:])
+            except DataError as fault:
+                if not self._skip:
+                    raise
+                if at not in self._bad:
+                    self._bad.add(at)
+                    warnings.warn(f"{fault} (skipped, as data.bad_images says)", stacklevel=2)
+        raise DataError(f"{self.files[index].parent}: no image of this class can be read")
