@@ -49,9 +49,9 @@ class Binding:
         self.outputs: dict[str, Tensor] = self.plan.outputs(dtype)
         self.variadic = bool(op.inputs) and op.inputs[0].startswith("*")
         self.input_names = input_names(op, len(inputs))
-        if device.name == "cuda" and not type(op).has_cuda():
+        if device.name == "cuda" and not (type(op).has_cuda() or op.is_view):
             raise DeviceError(f"{path}: op {op.name!r} has no CUDA kernels; use --device cpu")
-        self._forward = getattr(op, f"forward_{device.name}")
+        self._forward = getattr(op, f"forward_{device.name}", None)  # a view has no kernel
         self._backward = getattr(op, f"backward_{device.name}", None)
         t = self.t = Tensors()
         real = np.dtype(dtype).type
@@ -63,7 +63,8 @@ class Binding:
         t.batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
         t.key = np.uint64(random.key_of(seed, path))
         t.call = 0
-        t.training = False
+        t.training, t.calibrating = False, 0
+        t.path = path
 
     def attach(self, name: str, array: Any) -> None:
         """Put an array (or None, for a gradient that is not wanted) under a name."""
@@ -93,7 +94,7 @@ class Binding:
 
     def forward(self, training: bool) -> None:
         self.t.training = training
-        self._forward(self.t)
+        self._forward(self.t)  # type: ignore[misc]
 
     def backward(self) -> None:
         self._backward(self.t)  # type: ignore[misc]

@@ -46,10 +46,10 @@ class Component:
 
     @classmethod
     def parameters(cls) -> tuple[Parameter, ...]:
-        """The parameters in order; the first is what a bare YAML value sets."""
+        """The parameters in order, keyword-only ones last; the first is what a bare YAML value sets."""
         hints = typing.get_type_hints(cls)
         out = []
-        for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        for f in sorted(dataclasses.fields(cls), key=lambda f: f.kw_only):  # type: ignore[arg-type]
             required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
             default = None if required else (f.default if f.default is not dataclasses.MISSING else f.default_factory())  # type: ignore[misc]
             out.append(Parameter(f.name, hints[f.name], default, required))

@@ -17,6 +17,7 @@ from normcore.graph.program import Program
 from normcore.parameters import ParameterStore
 from normcore.training.loss_binding import LossBinding
 
+DTYPES = ("float32", "float64")
 MEMORY_SHARE = 0.9  # of what is free: the rest is for the data and for everybody else
 
 
@@ -43,13 +44,13 @@ class Network:
     """
 
     def __init__(self, config: Any, device: str = "cpu", dtype: str = "float32", fuse: bool = True):
-        from normcore.registry import default
-
+        if dtype not in DTYPES:
+            raise ParameterError("dtype", f"one of {', '.join(DTYPES)}", dtype)
         self.config, self.dtype, self.fusing = config, dtype, fuse
         self.device = devices.get(device)
-        self.registry = config.registry or default()
         self.seed: int = config.seed
-        self.sample_shape: tuple[int, ...] = config.sample_shape()
+        self.dataset: Any = None  # loaded at the first need: its shape is wanted here unless `input:` says it
+        self.sample_shape: tuple[int, ...] = config.input or self._data_shape()
         self.call_number = 0
         self.declared_batch: int | None = config.data.batch_size if config.data is not None else None
         graph = self._graph(self.declared_batch or 1)
@@ -78,7 +79,33 @@ class Network:
         return cls(from_mapping(mapping), device, dtype, fuse)
 
     def _graph(self, batch: int) -> Graph:
-        return build(self.config.network, self.sample_shape, batch, self.dtype, self.registry)
+        return build(self.config.network, self.sample_shape, batch, self.dtype)
+
+    def _data_shape(self) -> tuple[int, ...]:
+        if self.config.source is None:
+            raise UsageError("the network has neither `data:` nor `input:`; add `input: [channels, height, width]`")
+        self.dataset = self.config.source.load(self.config.base)
+        shape: tuple[int, ...] = self.config.data.transforms().output_shape(self.dataset.shape)
+        return shape
+
+    def loader(self, arrays: Mapping[str, np.ndarray] | None = None) -> Any:
+        """The data as batches for this network. arrays: what a run's normalization was fitted to; else measured.
+
+        Raises UsageError without a `data:` section, and DataError.
+        """
+        from normcore.data.settings import open_loader
+
+        if self.config.source is None:
+            raise UsageError("the network has no `data:` section; add one, or give the data to net.loss and trainer.step")
+        return open_loader(
+            self.config.data,
+            self.config.source,
+            self.config.base,
+            seed=self.seed,
+            dtype=self.dtype,
+            arrays=arrays,
+            dataset=self.dataset,
+        )
 
     # -- programs ---------------------------------------------------------------------------------------------
 
@@ -126,7 +153,8 @@ class Network:
 
     # -- running ----------------------------------------------------------------------------------------------
 
-    def _input(self, x: Any) -> Any:
+    def adopt_input(self, x: Any) -> Any:
+        """A batch as a C-contiguous array of this device and dtype; a copy only where it must be. Raises ShapeError."""
         x = self.device.adopt(x)
         expected = (x.shape[0] if x.ndim else 0, *self.sample_shape)
         if tuple(x.shape) != expected:
@@ -139,7 +167,7 @@ class Network:
 
     def forward(self, x: Any, training: bool = False) -> Any:
         """The network's output (N, ...) for logical inputs (N, *sample_shape). Raises ShapeError."""
-        x = self._input(x)
+        x = self.adopt_input(x)
         program = self.program(x.shape[0], training)
         program.forward(x, self.call_number)
         if training:
@@ -152,7 +180,7 @@ class Network:
 
         targets: integers (N,) for classes, or what the loss says. Raises ShapeError and DataError.
         """
-        x = self._input(x)
+        x = self.adopt_input(x)
         program = self.program(x.shape[0], training)
         loss = self.loss_of(program)
         loss.set_targets(targets)
@@ -163,13 +191,18 @@ class Network:
             self._current = program
         return loss.mean()
 
-    def loss_of(self, program: Program) -> LossBinding:
-        """The loss bound to a program's output (and, in training, to its gradient)."""
-        key = (id(program),)
+    def loss_of(self, program: Program, loss: Any = None) -> LossBinding:
+        """The loss (by default the configured one) bound to a program's output and, in training, to its gradient."""
+        loss = self.config.loss if loss is None else loss
+        key = (id(program), loss)
         found = self._losses.get(key)
-        if found is None or found.y is not program.y:
-            found = self._losses[key] = LossBinding(self.config.loss, program)
+        if found is None:
+            found = self._losses[key] = LossBinding(loss, program)
         return found
+
+    def forget(self) -> None:
+        """Say that the arrays of the last training loss are gone: backward() then needs a new one."""
+        self._current = None
 
     def backward(self, input_gradient: bool = False) -> Any:
         """Overwrite `gradients` with those of the last training loss; returns the input's with input_gradient=True.

@@ -92,6 +92,8 @@ class Tensors:
 
     variant: Any
     training: bool
+    calibrating: int  # 0, or the number of this batch in a pass that gathers population statistics
+    path: str
     dtype: str
     format: str
     batch: int
@@ -122,6 +124,7 @@ class Op(Component):
     stochastic: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
     needs_batch: ClassVar[bool] = False  # training statistics over the batch: more than one value per channel
+    calibrates: ClassVar[tuple[str, ...]] = ()  # state that a pass with t.calibrating gathers anew, from zero
     epilogue: ClassVar[str | None] = None  # takes a fused elementwise chain; backward knows its "input" or "output"
     is_elementwise: ClassVar[bool] = False  # reads and writes one element at a time, in any memory order
     shares_gradient: ClassVar[bool] = False  # dx of every input is dy itself: the engine passes it on, no kernel

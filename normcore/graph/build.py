@@ -13,24 +13,33 @@ from normcore.config.entries import (
 from normcore.errors import ConfigError, ParameterError, Problem, ShapeError, nearest
 from normcore.graph.nodes import Graph, Node, Value
 from normcore.op import Op, Shape, Tensor
-from normcore.registry import Registry
+from normcore.registry import default
 
 INPUT = "input"
 
 
-def build(entries: Sequence[Entry], sample_shape: Shape, batch: int, dtype: str, registry: Registry) -> Graph:
+def build(entries: Sequence[Entry], sample_shape: Shape, batch: int, dtype: str) -> Graph:
     """The graph of a network for one batch size.
 
     sample_shape: one sample's logical shape, channels first. Raises ConfigError with the place of the layer that
     does not fit, naming the layer before it and both shapes.
     """
-    builder = _Builder(dtype, registry)
+    builder = _Builder(dtype)
     source = Value(Tensor((batch, *sample_shape), dtype), INPUT)
     builder.known[INPUT] = source
     output = builder.sequence(entries, source, _Scope("", {}))
     if output is source:
         raise ConfigError([Problem("network: expected at least one layer, got none")])
-    return Graph(builder.nodes, source, output)
+    graph = Graph(builder.nodes, source, output)
+    _check_all_used(graph)
+    return graph
+
+
+def _check_all_used(graph: Graph) -> None:
+    read = graph.consumers()
+    for node in graph.nodes:
+        if node.outputs[0] is not graph.output and id(node.outputs[0]) not in read:
+            raise _problem(f"{node.path}: nobody reads its output; name it in another layer's `inputs:` or leave it out", node.place)
 
 
 class _Scope:
@@ -56,8 +65,8 @@ class _Scope:
 
 
 class _Builder:
-    def __init__(self, dtype: str, registry: Registry):
-        self.dtype, self.registry = dtype, registry
+    def __init__(self, dtype: str):
+        self.dtype = dtype
         self.nodes: list[Node] = []
         self.known: dict[str, Value] = {}
 
@@ -115,7 +124,7 @@ class _Builder:
 
     def structural(self, role: str, inputs: list[Value], path: str, place: Place, **parameters: object) -> Value:
         """A node of the op that declares this role: the engine knows no op by name."""
-        found = [r for r in self.registry.all("op") if getattr(r.component, "role", "") == role]
+        found = [r for r in default().all("op") if getattr(r.component, "role", "") == role]
         if not found:
             raise _problem(f"{path}: no installed op declares the role {role!r}; is the plugin of the basic ops there?", place)
         op = found[0].component.make(**parameters)

@@ -66,10 +66,12 @@ class LossBinding:
             self.t.y = self.program.y
         self._run(self.t)
 
-    def mean(self) -> float:
-        """The batch mean; waits for the device."""
-        total = self.device.to_host(self.t.total)
-        return float(total[0] / total[2]) if total[2] else float("nan")
+    def totals(self) -> tuple[float, float, float]:
+        """Sum of the samples' losses, correct answers, samples counted; waits for the device."""
+        loss, correct, count = self.device.to_host(self.t.total).tolist()
+        return loss, correct, count
 
-    def correct(self) -> int:
-        return int(self.device.to_host(self.t.total)[1])
+    def mean(self) -> float:
+        """The batch mean (NaN when no sample counts); waits for the device."""
+        loss, _, count = self.totals()
+        return float(loss / count) if count else float("nan")

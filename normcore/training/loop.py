@@ -1,0 +1,357 @@
+"""The training loop: one step, a whole fit with evaluation and checkpoints, and going on from one."""
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+from normcore.errors import DataError, NumbersError, ShapeError, UsageError
+from normcore.kernels import kernel as kernel_module
+from normcore.network import Network
+from normcore.registry import default
+from normcore.training import checkpoint as checkpoints
+from normcore.training.evaluation import Totals, evaluate, recalibrate
+from normcore.training.observer import Observer, Progress
+from normcore.training.optimizer_binding import OptimizerBinding
+from normcore.training.run_folder import RunFolder
+from normcore.training.start import start_from
+from normcore.training.warm_up import warm_up
+
+
+class Interrupted(Exception):  # noqa: N818 - a way to stop, not a fault
+    """Ctrl-C: the step was finished and a checkpoint written. path: the checkpoint, None without a run folder."""
+
+    def __init__(self, path: Any = None):
+        self.path = path
+        super().__init__("interrupted")
+
+
+class Trainer:
+    """Trains a network.
+
+    net: the Network. loss, optimizer, schedule: mappings as in YAML ({"sgd": {"lr": 0.1}}) or components; by
+    default those of the network's configuration. run: the RunFolder that metrics and checkpoints go to, or None.
+    loader: batches; by default those of the configuration's `data:` section, opened at the first fit.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        loss: Any = None,
+        optimizer: Any = None,
+        schedule: Any = None,
+        *,
+        loader: Any = None,
+        run: RunFolder | None = None,
+        observer: Observer | None = None,
+    ):
+        config = net.config
+        self.net, self.config, self.run, self.loader = net, config, run, loader
+        self.observer = observer or Observer()
+        self.loss = component("loss", loss) or config.loss
+        self.schedule = component("schedule", schedule) or config.schedule
+        multipliers = start_from(net, config.start_from, self.observer) if config.start_from is not None else {}
+        self.optimizer = OptimizerBinding(
+            component("optimizer", optimizer) or config.optimizer,
+            net.store,
+            net.device,
+            multipliers,
+            config.train.clip_grad_norm,
+            config.train.clip_grad_value,
+        )
+        self.epochs: int = config.train.epochs
+        self.epoch = 0  # finished epochs
+        self.batch = 0  # finished steps of the epoch under way
+        self.steps_done = 0
+        self.last_rate = 0.0  # of the last step
+        self.schedule_state: dict[str, Any] = {}
+        self.best: float | None = None
+        self.metrics: dict[str, Any] = {}
+        self._totals = Totals()
+        self._seconds = 0.0  # of the epoch under way, before an interruption
+        self._stop = False
+        self._losses: dict[int, Any] = {}
+
+    # -- one step ---------------------------------------------------------------------------------------------
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        steps = self.loader.steps if self.loader is not None else 1
+        moment = self.epoch + self.batch / steps
+        factor = self.schedule.rate(moment, self.epochs, self.schedule_state, 1.0 / steps)
+        return float(self.optimizer.optimizer.lr * factor)
+
+    def step(self, x: Any, targets: Any) -> float:
+        """One training step on a batch; returns the batch's mean loss, and waits for it.
+
+        Raises ShapeError and DataError for a batch that does not fit, NumbersError when the loss is not finite.
+        """
+        total, count, _ = self._step(x, targets)
+        return total / count if count else math.nan
+
+    def _step(self, x: Any, targets: Any) -> tuple[float, float, float]:
+        net = self.net
+        x = net.adopt_input(x)
+        program = net.program(x.shape[0], training=True, keep=False)
+        loss = self._loss_of(program)
+        loss.set_targets(targets)
+        program.forward(x, net.call_number)
+        net.call_number += 1
+        net.forget()  # the arrays of an earlier net.loss are gone: they share this program's memory
+        loss.run()
+        total, correct, count = loss.totals()
+        if not math.isfinite(total):
+            raise NumbersError(
+                f"the loss is {total / count if count else total} at step {self.steps_done + 1}; lower the learning rate "
+                f"({self.learning_rate:.3g} now), add train.clip_grad_norm, or check the data"
+            )
+        program.backward()
+        self.last_rate = self.learning_rate
+        self.optimizer.step(self.last_rate)
+        self.steps_done += 1
+        return total, count, correct
+
+    def _loss_of(self, program: Any) -> Any:
+        return self.net.loss_of(program, self.loss)
+
+    # -- a whole training -------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Open the data, check that they fit the network, and load or compile every kernel a fit needs.
+
+        Raises DataError, and ShapeError for a last batch too small for batch statistics.
+        """
+        if self.loader is None:
+            self.loader = self.net.loader()
+        dataset, loader = self.loader.dataset, self.loader
+        if tuple(loader.shape) != tuple(self.net.sample_shape):
+            raise DataError(f"{dataset.name}: samples have shape {loader.shape}, the network takes {self.net.sample_shape}")
+        classes = self.loss.classes(self.net.program(loader.batch_size, True, keep=False).graph.output.tensor)
+        if classes is not None and dataset.classes is not None and dataset.classes > classes:
+            raise DataError(
+                f"{dataset.name}: labels go up to {dataset.classes - 1}, but the network ends in {classes} classes (0 to "
+                f"{classes - 1}); make the last layer's out_features {dataset.classes}"
+            )
+        self._check_last_batch()
+        before = kernel_module.statistics
+        warm_up(self.net, self.loss, self.optimizer, self._sizes(), self.observer)
+        after = kernel_module.statistics
+        self.observer.prepared(after.compiled - before.compiled, after.seconds - before.seconds)
+
+    def _sizes(self) -> tuple[set[int], set[int]]:
+        """Batch sizes that training and evaluation will see."""
+        loader = self.loader
+        training = {min(loader.batch_size, loader.size("train")), loader.last_batch}
+        evaluation = set()
+        for part in ("validation", "test"):
+            size = loader.size(part)
+            if size:
+                evaluation |= {min(loader.batch_size, size), size % loader.batch_size or min(loader.batch_size, size)}
+        return training, evaluation
+
+    def _check_last_batch(self) -> None:
+        last = self.loader.last_batch
+        program = self.net.program(last, True, keep=False)
+        for node in program.nodes:
+            shape = node.inputs[0].tensor.shape if node.inputs else ()
+            if node.op.needs_batch and shape and math.prod(shape) // max(1, shape[1] if len(shape) > 1 else 1) <= 1:
+                raise ShapeError(
+                    f"{node.path}: the last batch of an epoch has {last} sample, which leaves one value per channel to its "
+                    "batch statistics; set data.drop_last: true or another data.batch_size"
+                )
+
+    def fit(self, epochs: int | None = None) -> dict[str, Any]:
+        """Train until `epochs` (by default the configuration's) are done; returns the last epoch's metrics.
+
+        After Ctrl-C the step is finished, a checkpoint written, and Interrupted raised.
+        """
+        if epochs is not None:
+            self.epochs = epochs
+        self.prepare()
+        self.observer.begin(self)
+        self._hook("normcore_train_begin", trainer=self)
+        with self._interruptible():
+            while self.epoch < self.epochs:
+                self._run_epoch()
+        if self.config.train.population_statistics == "exact" and self.metrics:
+            self._exact_statistics()
+        self._hook("normcore_train_end", trainer=self, metrics=self.metrics)
+        self.observer.end(self.metrics)
+        return self.metrics
+
+    def _run_epoch(self) -> None:
+        started = time.perf_counter() - self._seconds
+        steps = self.loader.steps
+        begun_at = self.batch
+        run_started = time.perf_counter()
+        images = 0
+        for x, targets in self.loader.epoch(self.epoch, start=self.batch):
+            total, count, correct = self._step(x, targets)
+            self._totals.add(total, count, correct)
+            self.batch += 1
+            images += len(x)
+            rate = images / max(time.perf_counter() - run_started, 1e-9)
+            self._hook("normcore_step_end", trainer=self, step=self.steps_done, loss=total / count if count else math.nan)
+            self.observer.step(self._progress(rate, (self.batch - begun_at) / max(time.perf_counter() - run_started, 1e-9)))
+            if self._stop and self.batch < steps:
+                self._seconds = time.perf_counter() - started
+                self._interrupt()
+        self._end_epoch(time.perf_counter() - started, images / max(time.perf_counter() - run_started, 1e-9))
+        if self._stop and self.epoch < self.epochs:
+            self._interrupt()
+
+    def _progress(self, rate: float, steps_per_second: float) -> Progress:
+        steps = self.loader.steps
+        left = (self.epochs - self.epoch) * steps - self.batch
+        return Progress(
+            self.epoch + 1,
+            self.epochs,
+            self.batch,
+            steps,
+            rate,
+            self._totals.loss,
+            self._totals.accuracy if self.loss.counts_correct else None,
+            left / steps_per_second,
+        )
+
+    def _end_epoch(self, training_seconds: float, rate: float) -> None:
+        evaluation_started = time.perf_counter()
+        self.epoch += 1
+        self.batch = 0
+        metrics: dict[str, Any] = {"epoch": self.epoch, "step": self.steps_done, "train_loss": self._totals.loss}
+        metrics["train_accuracy"] = self._totals.accuracy if self.loss.counts_correct else None
+        for part in ("validation", "test"):
+            if self.loader.size(part):
+                found = self.evaluate(part)
+                metrics[f"{part}_loss"] = found.loss
+                metrics[f"{part}_accuracy"] = found.accuracy if self.loss.counts_correct else None
+        metrics["learning_rate"] = self.last_rate
+        metrics["seconds"] = round(training_seconds + time.perf_counter() - evaluation_started, 3)
+        metrics["images_per_second"] = round(rate, 1)
+        self._totals, self._seconds = Totals(), 0.0
+        self.metrics = metrics
+        self.schedule.observe(metrics, self.schedule_state)
+        best = self._is_best(metrics)
+        if self.run is not None:
+            # Metrics before the checkpoint: a resume cuts lines that its checkpoint does not know.
+            self.run.append_metrics(metrics)
+            self.save(best)
+        self._hook("normcore_epoch_end", trainer=self, epoch=self.epoch, metrics=metrics)
+        self.observer.epoch(metrics, best)
+
+    def evaluate(self, part: str = "test") -> Totals:
+        """Loss and accuracy over a part of the data, in inference mode."""
+        return evaluate(self.net, self.loss, self.loader, part)
+
+    def _is_best(self, metrics: Mapping[str, Any]) -> bool:
+        part = "validation" if "validation_loss" in metrics else "test" if "test_loss" in metrics else "train"
+        accuracy = metrics.get(f"{part}_accuracy")
+        score = accuracy if accuracy is not None else -metrics[f"{part}_loss"]
+        if self.best is None or score > self.best:
+            self.best = score
+            return True
+        return False
+
+    def _exact_statistics(self) -> None:
+        """Replace moving averages by population statistics (Ioffe and Szegedy 2015, Algorithm 2, lines 7 to 12)."""
+        if recalibrate(self.net, self.loader):
+            found = self.evaluate()
+            self.metrics = {**self.metrics, "test_loss": found.loss, "test_accuracy": found.accuracy}
+            self.observer.note(f"with population statistics: test accuracy {found.accuracy:.4f}, test loss {found.loss:.4f}")
+            if self.run is not None:
+                self.save(best=True)
+
+    # -- checkpoints ------------------------------------------------------------------------------------------
+
+    def save(self, best: bool = False) -> Any:
+        """Write a checkpoint to the run folder (and the best one besides); returns its path."""
+        assert self.run is not None
+        to_host = self.net.device.to_host
+        arrays = {k: to_host(v) for k, v in {**self.net.store.everything(), **self.optimizer.arrays()}.items()}
+        numbers = {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.steps_done,
+            "call_number": self.net.call_number,
+            "optimizer_steps": self.optimizer.steps,
+            "schedule": self.schedule_state,
+            "best": self.best,
+            "totals": self._totals.numbers(),
+            "seconds": self._seconds,
+            "metrics": self.metrics,
+        }
+        folder = self.run.checkpoints
+        path = checkpoints.write(folder, f"epoch-{self.epoch:04d}-{self.batch:06d}", arrays, numbers)
+        if best:
+            checkpoints.write(folder, "best", arrays, numbers)
+        checkpoints.prune(folder)
+        return path
+
+    def resume(self) -> bool:
+        """Go on from the run folder's newest good checkpoint; False (and said so) when there is none."""
+        assert self.run is not None
+        found = checkpoints.newest_good(self.run.checkpoints, self.observer.note)
+        if found is None:
+            self.observer.note(f"{self.run.path}: no usable checkpoint; training starts from the beginning")
+            self.run.cut_metrics(0)
+            return False
+        slots = self.optimizer.arrays()
+        missing = [name for name in slots if name not in found.arrays]
+        if missing:
+            raise UsageError(f"{found.path}: has no {missing[0]!r}; the optimizer was another one, start a new run")
+        self.net.assign({k: a for k, a in found.arrays.items() if k not in slots}, str(found.path))
+        for name, array in slots.items():
+            array[...] = self.net.device.array(found.arrays[name], str(array.dtype))
+        numbers = found.numbers
+        self.epoch, self.batch, self.steps_done = numbers["epoch"], numbers["batch"], numbers["step"]
+        self.net.call_number, self.optimizer.steps = numbers["call_number"], numbers["optimizer_steps"]
+        self.schedule_state, self.best = dict(numbers["schedule"]), numbers["best"]
+        self._totals, self._seconds = Totals(*numbers["totals"]), numbers["seconds"]
+        self.metrics = numbers["metrics"]
+        self.run.cut_metrics(self.epoch)
+        return True
+
+    def _interrupt(self) -> None:
+        raise Interrupted(self.save() if self.run is not None else None)
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """The first Ctrl-C ends the step under way, a second one ends the program."""
+
+        def stop(number: int, frame: Any) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+
+        self._stop = False
+        try:
+            before = signal.signal(signal.SIGINT, stop)
+        except ValueError:  # not the main thread: nobody sends it signals
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _hook(self, name: str, **arguments: Any) -> None:
+        for _ in default().call(name, **arguments):
+            pass
+
+
+def component(kind: str, given: Any) -> Any:
+    """A component from itself, its name, or a mapping {name: parameters} as in YAML; None stays None."""
+    if given is None or not isinstance(given, str | Mapping):
+        return given
+    name, values = (given, {}) if isinstance(given, str) else next(iter(given.items()))
+    cls = default().get(kind, name).component
+    if not isinstance(values, Mapping):
+        values = {cls.parameters()[0].name: values}
+    return cls.make(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+__all__ = ["Interrupted", "Trainer"]

@@ -1,0 +1,30 @@
+"""Starting from another run's weights: what fits is taken, the rest keeps its own start; freezing and rates."""
+
+import pathlib
+from typing import Any
+
+from normcore.errors import DataError
+from normcore.network import Network
+from normcore.training import checkpoint as checkpoints
+from normcore.training.observer import Observer
+from normcore.training.run_folder import RunFolder
+
+
+def start_from(net: Network, settings: Any, observer: Observer) -> dict[str, float]:
+    """Load the best checkpoint of settings.run into the network; returns pattern -> learning-rate factor.
+
+    Arrays that this network lacks, or has in another shape (a new head), are left out and named. Raises DataError
+    when nothing fits.
+    """
+    run = RunFolder.open(pathlib.Path(settings.run))
+    found = checkpoints.best(run.checkpoints)
+    own = net.store.everything()
+    fitting = {k: a for k, a in found.arrays.items() if k in own and tuple(own[k].shape) == tuple(a.shape)}
+    if not fitting:
+        raise DataError(f"start_from: no array of {found.path} has a name and shape of this network")
+    fresh = [k for k in own if k not in fitting]
+    for name, array in fitting.items():
+        own[name][...] = net.device.array(array, str(own[name].dtype))
+    if fresh:
+        observer.note(f"start_from: {len(fitting)} arrays from {found.path}; new: {', '.join(fresh)}")
+    return {**{pattern: 0.0 for pattern in settings.freeze}, **settings.lr_multipliers}

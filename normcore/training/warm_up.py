@@ -1,0 +1,64 @@
+"""Loading or compiling every kernel before the first step, one by one, so that the user sees it happen.
+
+Each call of the programs runs once on zeros; parameters, state and the optimizer's slots are put back after.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from normcore.network import Network
+from normcore.training.observer import Observer
+from normcore.training.optimizer_binding import OptimizerBinding
+
+
+def warm_up(
+    net: Network,
+    loss: Any,
+    optimizer: OptimizerBinding | None,
+    sizes: tuple[set[int], set[int]],
+    observer: Observer,
+) -> None:
+    """Run everything that steps of these batch sizes (for training, for evaluation) will run."""
+    calls: list[tuple[str, Callable[[], None]]] = []
+    for training, batches in zip((True, False), sizes, strict=True):
+        for batch in sorted(batches, reverse=True):
+            calls += _program_calls(net, loss, batch, training)
+    if optimizer is not None and sizes[0]:
+        calls.append(("optimizer", lambda: optimizer.step(0.0)))
+    kept = [(a, a.copy()) for a in (net.store.flat, net.store.flat_gradients, *net.state.values())]
+    if optimizer is not None:
+        kept += [(a, a.copy()) for a in (getattr(optimizer.t, s) for s in optimizer.optimizer.slots)]
+    try:
+        for number, (label, call) in enumerate(calls, start=1):
+            observer.preparing(number, len(calls), label)
+            call()
+    finally:
+        for array, values in kept:
+            array[...] = values
+        if optimizer is not None:
+            optimizer.steps = 0
+        net.forget()
+
+
+def _program_calls(net: Network, loss: Any, batch: int, training: bool) -> list[tuple[str, Callable[[], None]]]:
+    program = net.program(batch, training, keep=not training)
+    bound = net.loss_of(program, loss)
+    nbytes = program.graph.input.tensor.size * 8
+    x = net.device.empty(nbytes).view(net.dtype)[: program.graph.input.tensor.size]
+    x[...] = 0
+    bound.t.targets[...] = 0
+
+    def begin() -> None:
+        program.set_input(x.reshape(program.graph.input.tensor.shape))
+
+    calls: list[tuple[str, Callable[[], None]]] = [("input", begin)]
+    calls += [(f"{_owner(call)} forward", call) for call in program.forward_calls]
+    calls.append(("loss", bound.run))
+    if training:
+        calls += [(f"{_owner(call)} backward", call) for call in program.backward_calls]
+    return calls
+
+
+def _owner(call: Any) -> str:
+    """The layer's path of a bound call."""
+    return str(getattr(call.args[0], "path", "gradient sum"))
