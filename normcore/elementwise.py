@@ -16,7 +16,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 from normcore.errors import PluginError, ShapeError
@@ -77,9 +77,13 @@ class ElementwiseOp(Op):
         chosen = self.scalars[getattr(self, self.choice) if self.choice else ""]
         return ((chosen, tuple(float(getattr(self, name)) for name in chosen.parameters)),)
 
-    @property
+    @cached_property
     def chain(self) -> Chain:
         return Chain(tuple(stage for stage, _ in self.stages()))
+
+    @cached_property
+    def kernels(self) -> "ChainKernels":
+        return kernels(self.chain)
 
     @property
     def constants(self) -> tuple[float, ...]:
@@ -96,16 +100,16 @@ class ElementwiseOp(Op):
         return Plan(y=inputs[0].shape, flops=inputs[0].size * len(self.stages()))
 
     def forward_cpu(self, t: Any) -> None:
-        kernels(self.chain).forward[t](*self._inputs(t), t.y.reshape(-1), t.e)
+        self.kernels.forward[t](*self._inputs(t), t.y.reshape(-1), t.e)
 
     def backward_cpu(self, t: Any) -> None:
-        kernels(self.chain).backward[t](*self._backward_arrays(t), t.e)
+        self.kernels.backward[t](*self._backward_arrays(t), t.e)
 
     def forward_cuda(self, t: Any) -> None:
-        kernels(self.chain).forward_cuda[t, t.y.size](*self._inputs(t), t.y.reshape(-1), t.e)
+        self.kernels.forward_cuda[t, t.y.size](*self._inputs(t), t.y.reshape(-1), t.e)
 
     def backward_cuda(self, t: Any) -> None:
-        kernels(self.chain).backward_cuda[t, t.y.size](*self._backward_arrays(t), t.e)
+        self.kernels.backward_cuda[t, t.y.size](*self._backward_arrays(t), t.e)
 
     def _inputs(self, t: Any) -> list[Any]:
         return [getattr(t, name).reshape(-1) for name in self.inputs]
