@@ -1,0 +1,537 @@
+"""Batch normalization: each channel brought to mean 0 and variance 1 over the batch and space, then scaled.
+
+Forward, over the m = N * positions values x_i of one channel (the paper's four equations):
+    mu = 1/m sum x_i        var = 1/m sum (x_i - mu)^2
+    xhat_i = (x_i - mu) / sqrt(var + eps)        y_i = gamma * xhat_i + beta
+Backward, with g_i = dL/dy_i (the paper's six equations; mu and var depend on every x_i, and what they pass on
+sums up to two means that are taken out of the gradient):
+    dgamma = sum g_i * xhat_i        dbeta = sum g_i
+    dx_i = gamma / sqrt(var + eps) * (g_i - dbeta / m - xhat_i * dgamma / m)
+Inference normalizes with running statistics, there dx_i = gamma / sqrt(var + eps) * g_i. Training moves them:
+    running_mean = (1 - momentum) * running_mean + momentum * mu
+    running_var  = (1 - momentum) * running_var + momentum * var * m / (m - 1)
+momentum weighs the NEW value, as in PyTorch (TensorFlow and Caffe weigh the old one); None averages all
+batches alike. The batch is normalized with the biased variance, the unbiased one is stored (paper,
+algorithm 2).
+
+Numerics: values are read as (x - s) - d with a shift s, a number of x's own precision next to the mean, and
+the small rest d of the mean; x * a + b would lose every digit that x and the mean share. Sums run in
+blocks, relative to a shift taken from the first block; blocks are added in float64. A channel whose sums
+are not finite (values near 1e30) or whose shift turns out far from the mean is summed once more in float64.
+Channels never mix, so a NaN stays in its own. The order of every sum is a matter of the shape alone.
+
+Shapes: x, y (N, C, *spatial) with any number of spatial dimensions, (N, C) included; gamma, beta,
+running_mean, running_var (C,). float32 and float64. Training with one value per channel is a ShapeError.
+
+Source: Ioffe and Szegedy 2015, "Batch normalization: accelerating deep network training by reducing internal
+covariate shift", arXiv:1502.03167.
+"""
+
+import math
+
+import numpy as np
+
+from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
+from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, real, wide
+
+BLOCK = 4096  # values summed in the kernel's own precision before float64 takes over; 16 KB fit the L1 cache
+ROWS = 256  # the same for channels last, where a row adds one value to each channel's sum
+FAR = 64.0  # a shift this many variances (squared distance) off the mean costs two digits: sum again
+INFINITY = math.inf
+
+# -- scalar mathematics, shared by every device -------------------------------------------------------------
+
+
+@inline
+def centered(x, s, d):
+    """x minus the mean s + d; exact next to the mean. A function of its own, so that sums cannot regroup
+    it."""
+    return (x - s) - d
+
+
+@inline
+def affine(x, s, d, a, b):
+    """gamma * xhat + beta, with a = gamma / sqrt(var + eps) and b = beta."""
+    return (x - s - d) * a + b
+
+
+@inline
+def trusted(total, squares, count, eps):
+    """Whether sums of u and u^2 give the variance: finite, shift near the mean, squares not underflown."""
+    shifted = total * total / count
+    spread = squares - shifted
+    visible = spread > count * wide(1e-30) or eps > wide(1e-20)
+    return squares < INFINITY and shifted <= wide(FAR) * spread and visible
+
+
+@inline
+def parameter(array, c, default):
+    """array[c], or the default where the op has no such array (size 0)."""
+    return array[c] if array.size > 0 else real(default)
+
+
+# -- CPU, channels first: one channel's planes stay in the L2 cache while it is summed and normalized ------
+
+
+@inline(reassociate=True)
+def block_sums(x, s):
+    total = real(0)
+    squares = real(0)
+    for i in range(x.size):
+        u = centered(x[i], s, real(0))
+        total += u
+        squares += u * u
+    return total, squares
+
+
+@inline(reassociate=True)
+def block_sum_wide(x, s):
+    total = wide(0)
+    for i in range(x.size):
+        total += wide(x[i]) - s
+    return total
+
+
+@inline(reassociate=True)
+def block_squares_wide(x, mean):
+    squares = wide(0)
+    for i in range(x.size):
+        u = wide(x[i]) - mean
+        squares += u * u
+    return squares
+
+
+@inline
+def plane_statistics(x, c, eps):
+    """Mean and biased variance of channel c of x (N, C, L), in float64."""
+    length = x.shape[2]
+    count = wide(x.shape[0] * length)
+    first = x[0, c, : min(length, BLOCK)]
+    s = first[0] + block_sums(first, first[0])[0] / real(first.size)
+    total = wide(0)
+    squares = wide(0)
+    for n in range(x.shape[0]):
+        for lo in range(0, length, BLOCK):
+            u, uu = block_sums(x[n, c, lo : min(length, lo + BLOCK)], s)
+            total += wide(u)
+            squares += wide(uu)
+    if trusted(total, squares, count, eps):
+        return wide(s) + total / count, (squares - total * total / count) / count
+    total = wide(0)
+    for n in range(x.shape[0]):
+        total += block_sum_wide(x[n, c], wide(first[0]))
+    mean = wide(first[0]) + total / count
+    squares = wide(0)
+    for n in range(x.shape[0]):
+        squares += block_squares_wide(x[n, c], mean)
+    return mean, squares / count
+
+
+@inline
+def keep_statistics(c, mean, var, eps, shift, rest, scale):
+    """What normalizing and backward need of one channel: s, d and 1 / sqrt(var + eps)."""
+    shift[c] = real(mean)
+    rest[c] = real(mean - wide(shift[c]))
+    scale[c] = real(wide(1) / math.sqrt(var + eps))
+
+
+@inline
+def move_running(c, mean, var, count, momentum, running_mean, running_var):
+    if running_mean.size > 0:
+        keep = wide(1) - momentum
+        running_mean[c] = real(keep * wide(running_mean[c]) + momentum * mean)
+        running_var[c] = real(keep * wide(running_var[c]) + momentum * var * (count / (count - wide(1))))
+
+
+@inline
+def normalize_block(x, y, s, d, a, b, e):
+    for i in range(x.size):
+        y[i] = epilogue(affine(x[i], s, d, a, b), e)
+
+
+@inline
+def normalize_channel(x, y, c, gamma, beta, shift, rest, scale, e):
+    a = scale[c] * parameter(gamma, c, 1)
+    b = parameter(beta, c, 0)
+    for n in range(x.shape[0]):
+        normalize_block(x[n, c], y[n, c], shift[c], rest[c], a, b, e)
+
+
+@cpu
+def _forward_planes(x, y, gamma, beta, running_mean, running_var, shift, rest, scale, eps, momentum, e):
+    """x, y (N, C, L); momentum weighs this batch in the running statistics."""
+    count = wide(x.shape[0] * x.shape[2])
+    for c in prange(x.shape[1]):
+        mean, var = plane_statistics(x, c, eps)
+        keep_statistics(c, mean, var, eps, shift, rest, scale)
+        move_running(c, mean, var, count, momentum, running_mean, running_var)
+        normalize_channel(x, y, c, gamma, beta, shift, rest, scale, e)
+
+
+@cpu
+def _infer_planes(x, y, gamma, beta, running_mean, running_var, shift, rest, scale, eps, e):
+    for c in range(x.shape[1]):
+        keep_statistics(c, wide(running_mean[c]), wide(running_var[c]), eps, shift, rest, scale)
+    for j in prange(x.shape[0] * x.shape[1]):
+        n = j // x.shape[1]
+        c = j - n * x.shape[1]
+        a = scale[c] * parameter(gamma, c, 1)
+        normalize_block(x[n, c], y[n, c], shift[c], rest[c], a, parameter(beta, c, 0), e)
+
+
+@inline(reassociate=True)
+def gradient_sums(x, dy, s, d, scale, a, b, e):
+    """Sums of g and g * xhat over one block; g is dy before the epilogue."""
+    total = real(0)
+    along = real(0)
+    for i in range(x.size):
+        z = affine(x[i], s, d, a, b)
+        g = epilogue_gradient(z, z, dy[i], e)
+        total += g
+        along += g * (centered(x[i], s, d) * scale)
+    return total, along
+
+
+@inline
+def input_gradient(x, dy, dx, s, d, scale, a, b, mean_g, mean_gx, e):
+    for i in range(x.size):
+        z = affine(x[i], s, d, a, b)
+        g = epilogue_gradient(z, z, dy[i], e)
+        dx[i] = a * (g - mean_g - centered(x[i], s, d) * scale * mean_gx)
+
+
+@cpu
+def _backward_planes(x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, share, wanted, e):
+    """share: 1/m, or 0 when running statistics were used; wanted: whether dx is to be written."""
+    length = x.shape[2]
+    for c in prange(x.shape[1]):
+        s, d, inverse = shift[c], rest[c], scale[c]
+        a = inverse * parameter(gamma, c, 1)
+        b = parameter(beta, c, 0)
+        total = wide(0)
+        along = wide(0)
+        for n in range(x.shape[0]):
+            for lo in range(0, length, BLOCK):
+                hi = min(length, lo + BLOCK)
+                g, gx = gradient_sums(x[n, c, lo:hi], dy[n, c, lo:hi], s, d, inverse, a, b, e)
+                total += wide(g)
+                along += wide(gx)
+        if dgamma.size > 0:
+            dgamma[c] = real(along)
+            dbeta[c] = real(total)
+        if wanted:
+            mean_g, mean_gx = real(total * share), real(along * share)
+            for n in range(x.shape[0]):
+                input_gradient(x[n, c], dy[n, c], dx[n, c], s, d, inverse, a, b, mean_g, mean_gx, e)
+
+
+# -- CPU, channels last: chunks of rows are summed for all channels at once, then merged in order ----------
+
+
+@inline
+def row_sums(x, shift, total, squares):
+    """Sums of u and u^2 over the rows of x (R, C) into total and squares (C,), four rows at a time."""
+    for c in range(total.size):
+        total[c] = real(0)
+        squares[c] = real(0)
+    whole = x.shape[0] - x.shape[0] % 4
+    for r in range(0, whole, 4):
+        four_row_sums(x[r], x[r + 1], x[r + 2], x[r + 3], shift, total, squares)
+    for r in range(whole, x.shape[0]):
+        one_row_sums(x[r], shift, total, squares)
+
+
+@inline
+def four_row_sums(p, q, r, s, shift, total, squares):
+    for c in range(p.size):
+        t = p[c] - shift[c]
+        u = q[c] - shift[c]
+        v = r[c] - shift[c]
+        w = s[c] - shift[c]
+        total[c] += (t + u) + (v + w)
+        squares[c] += (t * t + u * u) + (v * v + w * w)
+
+
+@inline
+def one_row_sums(p, shift, total, squares):
+    for c in range(p.size):
+        u = p[c] - shift[c]
+        total[c] += u
+        squares[c] += u * u
+
+
+@inline
+def add_wide(source, target):
+    for c in range(source.size):
+        target[c] += wide(source[c])
+
+
+@inline
+def set_zero(target):
+    for c in range(target.size):
+        target[c] = wide(0)
+
+
+@inline
+def column_statistics_wide(x, c):
+    count = wide(x.shape[0])
+    total = wide(0)
+    for r in range(x.shape[0]):
+        total += wide(x[r, c]) - wide(x[0, c])
+    mean = wide(x[0, c]) + total / count
+    squares = wide(0)
+    for r in range(x.shape[0]):
+        u = wide(x[r, c]) - mean
+        squares += u * u
+    return mean, squares / count
+
+
+@inline
+def normalize_row(x, y, shift, rest, a, b, e):
+    for c in range(x.size):
+        y[c] = epilogue(affine(x[c], shift[c], rest[c], a[c], b[c]), e)
+
+
+@inline
+def row_parameters(gamma, beta, scale, a, b):
+    for c in range(scale.size):
+        a[c] = scale[c] * parameter(gamma, c, 1)
+        b[c] = parameter(beta, c, 0)
+
+
+@cpu
+def _forward_rows(
+    x, y, gamma, beta, running_mean, running_var, shift, rest, scale, a, b, partial, sums, eps, momentum, e
+):
+    """x, y (M, C); a, b (C,); partial (chunks, 2, C) and sums (chunks, 2, C) float64 are scratch."""
+    rows, channels = x.shape
+    chunks = partial.shape[0]
+    step = (rows + chunks - 1) // chunks
+    row_sums(x[: min(rows, 32)], x[0], partial[0, 0], partial[0, 1])
+    for c in range(channels):
+        shift[c] = x[0, c] + partial[0, 0, c] / real(min(rows, 32))
+    for k in prange(chunks):
+        set_zero(sums[k, 0])
+        set_zero(sums[k, 1])
+        for lo in range(k * step, min(rows, k * step + step), ROWS):
+            row_sums(x[lo : min(rows, k * step + step, lo + ROWS)], shift, partial[k, 0], partial[k, 1])
+            add_wide(partial[k, 0], sums[k, 0])
+            add_wide(partial[k, 1], sums[k, 1])
+    for k in range(1, chunks):
+        add_wide(sums[k, 0], sums[0, 0])
+        add_wide(sums[k, 1], sums[0, 1])
+    count = wide(rows)
+    for c in range(channels):
+        total, squares = sums[0, 0, c], sums[0, 1, c]
+        mean = wide(shift[c]) + total / count
+        var = (squares - total * total / count) / count
+        if not trusted(total, squares, count, eps):
+            mean, var = column_statistics_wide(x, c)
+        keep_statistics(c, mean, var, eps, shift, rest, scale)
+        move_running(c, mean, var, count, momentum, running_mean, running_var)
+    row_parameters(gamma, beta, scale, a, b)
+    for k in prange(chunks):
+        for r in range(k * step, min(rows, k * step + step)):
+            normalize_row(x[r], y[r], shift, rest, a, b, e)
+
+
+@cpu
+def _infer_rows(x, y, gamma, beta, running_mean, running_var, shift, rest, scale, a, b, chunks, eps, e):
+    for c in range(x.shape[1]):
+        keep_statistics(c, wide(running_mean[c]), wide(running_var[c]), eps, shift, rest, scale)
+    row_parameters(gamma, beta, scale, a, b)
+    step = (x.shape[0] + chunks - 1) // chunks
+    for k in prange(chunks):
+        for r in range(k * step, min(x.shape[0], k * step + step)):
+            normalize_row(x[r], y[r], shift, rest, a, b, e)
+
+
+@inline
+def row_gradient_sums(x, dy, shift, rest, scale, a, b, total, along, e):
+    for c in range(x.size):
+        z = affine(x[c], shift[c], rest[c], a[c], b[c])
+        g = epilogue_gradient(z, z, dy[c], e)
+        total[c] += g
+        along[c] += g * (centered(x[c], shift[c], rest[c]) * scale[c])
+
+
+@inline
+def row_input_gradient(x, dy, dx, shift, rest, scale, a, b, mean_g, mean_gx, e):
+    for c in range(x.size):
+        z = affine(x[c], shift[c], rest[c], a[c], b[c])
+        g = epilogue_gradient(z, z, dy[c], e)
+        dx[c] = a[c] * (g - mean_g[c] - centered(x[c], shift[c], rest[c]) * scale[c] * mean_gx[c])
+
+
+@cpu
+def _backward_rows(
+    x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, a, b, partial, sums, share, wanted, e
+):
+    rows, channels = x.shape
+    chunks = partial.shape[0]
+    step = (rows + chunks - 1) // chunks
+    row_parameters(gamma, beta, scale, a, b)
+    for k in prange(chunks):
+        set_zero(sums[k, 0])
+        set_zero(sums[k, 1])
+        for lo in range(k * step, min(rows, k * step + step), ROWS):
+            set_zero(partial[k, 0])
+            set_zero(partial[k, 1])
+            for r in range(lo, min(rows, k * step + step, lo + ROWS)):
+                row_gradient_sums(x[r], dy[r], shift, rest, scale, a, b, partial[k, 0], partial[k, 1], e)
+            add_wide(partial[k, 0], sums[k, 0])
+            add_wide(partial[k, 1], sums[k, 1])
+    for k in range(1, chunks):
+        add_wide(sums[k, 0], sums[0, 0])
+        add_wide(sums[k, 1], sums[0, 1])
+    for c in range(channels):
+        total, along = sums[0, 0, c], sums[0, 1, c]
+        if dgamma.size > 0:
+            dgamma[c] = real(along)
+            dbeta[c] = real(total)
+        partial[0, 0, c] = real(total * share)
+        partial[0, 1, c] = real(along * share)
+    if wanted:
+        for k in prange(chunks):
+            for r in range(k * step, min(rows, k * step + step)):
+                row_input_gradient(
+                    x[r], dy[r], dx[r], shift, rest, scale, a, b, partial[0, 0], partial[0, 1], e
+                )
+
+
+# -- the op ------------------------------------------------------------------------------------------------
+
+
+class BatchNorm(
+    Op,
+    name="batch_norm",
+    aliases=("bn",),
+    learnable=("gamma", "beta"),
+    source="Ioffe and Szegedy 2015, arXiv:1502.03167",
+):
+    """Normalize each channel over the batch and space: gamma * (x - mean) / sqrt(var + eps) + beta.
+
+    eps: added to the variance. momentum: weight of the new batch in the running statistics, None for the
+    average of all batches. affine: learn gamma and beta. track_running_stats: False normalizes with the
+    batch's own statistics in inference too.
+    """
+
+    eps: float = 1e-5
+    momentum: float | None = 0.1
+    affine: bool = True
+    track_running_stats: bool = True
+
+    formats = ("channels_first", "channels_last")
+    backward_needs = ("x",)
+    needs_batch = True
+    epilogue = "input"
+
+    def check(self):
+        if not self.eps >= 0:
+            raise ParameterError("eps", "a number of at least 0", self.eps)
+        if self.momentum is not None and not 0 <= self.momentum <= 1:
+            raise ParameterError(
+                "momentum", "a number from 0 to 1, or null to weigh all batches alike", self.momentum
+            )
+
+    def plan(self, x: Tensor) -> Plan:
+        if len(x.shape) < 2:
+            raise ShapeError(f"batch_norm: expected an input (N, C) or (N, C, *spatial), got {x.shape}")
+        channels = x.shape[1]
+        rows = x.size // max(1, channels)
+        chunks = max(1, min(64, rows // 32, x.size // 8192))
+        per_channel = Array((channels,))
+        state = {}
+        if self.track_running_stats:
+            state = {"running_mean": per_channel, "running_var": Array((channels,), init="ones")}
+            if self.momentum is None:
+                state["num_batches"] = Array((1,), "int64")
+        return Plan(
+            y=x.shape,
+            parameters={"gamma": Array((channels,), init="ones"), "beta": per_channel} if self.affine else {},
+            state=state,
+            saved={"shift": per_channel, "rest": per_channel, "scale": per_channel},
+            workspace={
+                "a": per_channel,
+                "b": per_channel,
+                "partial": Array((chunks, 2, channels)),
+                "sums": Array((chunks, 2, channels), "float64"),
+            },
+            flops=8 * x.size,
+        )
+
+    def forward_cpu(self, t):
+        x, y, rows = _flat(t.x, t.y, t.format)
+        none = t.shift[:0]
+        gamma, beta = (t.gamma, t.beta) if self.affine else (none, none)
+        saved = (t.shift, t.rest, t.scale)
+        if self._uses_batch(t):
+            self._check_count(t.x, t.shift.size)
+            running = (t.running_mean, t.running_var) if self._moves(t) else (none, none)
+            momentum = self._momentum(t)
+            if rows:
+                scratch = (t.a, t.b, t.partial, t.sums)
+                _forward_rows[t](x, y, gamma, beta, *running, *saved, *scratch, self.eps, momentum, t.e)
+            else:
+                _forward_planes[t](x, y, gamma, beta, *running, *saved, self.eps, momentum, t.e)
+        elif rows:
+            chunks = t.partial.shape[0]
+            running = (t.running_mean, t.running_var)
+            _infer_rows[t](x, y, gamma, beta, *running, *saved, t.a, t.b, chunks, self.eps, t.e)
+        else:
+            _infer_planes[t](x, y, gamma, beta, t.running_mean, t.running_var, *saved, self.eps, t.e)
+
+    def backward_cpu(self, t):
+        wanted = t.dx is not None
+        x, dy, rows = _flat(t.x, t.dy, t.format)
+        dx = t.dx.reshape(x.shape) if wanted else dy
+        none = t.shift[:0]
+        parameters = (t.gamma, t.beta, t.dgamma, t.dbeta) if self.affine else (none,) * 4
+        share = 1.0 / max(1, t.x.size // t.shift.size) if self._uses_batch(t) else 0.0
+        if rows:
+            scratch = (t.a, t.b, t.partial, t.sums)
+            _backward_rows[t](x, dy, dx, *parameters, t.shift, t.rest, t.scale, *scratch, share, wanted, t.e)
+        else:
+            _backward_planes[t](x, dy, dx, *parameters, t.shift, t.rest, t.scale, share, wanted, t.e)
+
+    def _uses_batch(self, t):
+        return t.training or not self.track_running_stats
+
+    def _moves(self, t):
+        return t.training and self.track_running_stats
+
+    def _momentum(self, t):
+        """The weight of this batch; counts it when all batches weigh the same."""
+        if self.momentum is not None or not self._moves(t):
+            return self.momentum or 0.0
+        t.num_batches[0] += 1
+        return 1.0 / t.num_batches[0]
+
+    def _check_count(self, x, channels):
+        if x.size <= channels:
+            raise ShapeError(
+                "batch_norm: training needs more than one value per channel (the variance of one is 0); "
+                f"got an input of {x.size} values in {channels} channels; use a larger batch (data.drop_last "
+                "leaves out a last batch of one), or layer_norm, which does not look at the batch"
+            )
+
+    def reference(self, x, gamma=None, beta=None, running_mean=None, running_var=None, training=True, **_):
+        values = np.moveaxis(np.asarray(x, np.float64), 1, 0).reshape(x.shape[1], -1)
+        if training or not self.track_running_stats:
+            mean, var = np.mean(values, axis=1), np.var(values, axis=1)
+        else:
+            mean, var = running_mean, running_var
+        shape = (1, -1) + (1,) * (np.ndim(x) - 2)
+        y = (x - np.reshape(mean, shape)) / np.sqrt(np.reshape(var, shape) + self.eps)
+        if gamma is not None:
+            y = np.reshape(gamma, shape) * y + np.reshape(beta, shape)
+        return y
+
+
+def _flat(x, y, format):
+    """x and y as (M, C) when a row holds all channels, else as (N, C, L); and which of the two."""
+    if format == "channels_last" or x.ndim == 2:
+        shape = (math.prod(x.shape[:-1]), x.shape[-1])
+        return x.reshape(shape), y.reshape(shape), True
+    shape = (x.shape[0], x.shape[1], math.prod(x.shape[2:]))
+    return x.reshape(shape), y.reshape(shape), False
