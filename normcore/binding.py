@@ -90,7 +90,7 @@ class Binding:
 
     @property
     def differentiable(self) -> bool:
-        return self._backward is not None and self.op.differentiable
+        return self.op.differentiable and (self._backward is not None or self.op.is_view)
 
     def forward(self, training: bool) -> None:
         self.t.training = training
