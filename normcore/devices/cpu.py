@@ -50,8 +50,11 @@ class Cpu:
         except (AttributeError, OSError, ValueError):
             return 1 << 62
 
-    def launcher(self, kernel: Any, extent: Any) -> Callable[..., None]:
+    def launcher(self, kernel: Any, extent: Any, dtype: str) -> Callable[..., None]:
         raise TypeError("CPU kernels are called directly")
+
+    def matmul(self, a: Any, b: Any, out: Any) -> None:
+        raise TypeError("products on the CPU run on a fixed split of their own, see the ops that need them")
 
 
 @cache

@@ -29,17 +29,26 @@ class Device(Protocol):
     def free_memory(self) -> int:
         """Bytes that could still be allocated."""
 
-    def launcher(self, kernel: Any, extent: Any) -> Callable[..., None]:
-        """A CUDA kernel bound to its launch size; not for the CPU."""
+    def launcher(self, kernel: Any, extent: Any, dtype: str) -> Callable[..., None]:
+        """A CUDA kernel bound to its launch size; not for the CPU.
+
+        extent: the number of items of a grid-stride loop, or (grid, block). Python floats among the arguments
+        arrive in the kernel as `dtype`, a np.float64 as float64.
+        """
+
+    def matmul(self, a: Any, b: Any, out: Any) -> None:
+        """out = a @ b by the device's library (cuBLAS, without TF32); not for the CPU."""
 
 
-def get(name: str) -> Device:
-    """The device "cpu", "cuda", or "auto" (CUDA where it works, else the CPU).
+def get(name: Any) -> Device:
+    """The device "cpu", "cuda", or "auto" (CUDA where it works, else the CPU); a Device is returned as it is.
 
     Raises DeviceError for an unknown name, and for "cuda" without one: what is missing and how to install it.
     """
     from normcore.devices import cpu
 
+    if not isinstance(name, str):
+        return name  # type: ignore[no-any-return]
     if name == "cpu":
         return cpu.device()
     if name in ("cuda", "auto"):

@@ -146,9 +146,27 @@ class CudaKernel(Kernel):
         t, extent = key
         ready = self._ready.get(t.variant)
         if ready is None:
-            ready = store.load(self.__name__.strip("_"), self.text(t.variant)).kernel
-            self._ready[t.variant] = ready
-        return t.device.launcher(ready, extent)  # type: ignore[no-any-return]
+            return self._first_launch(t, extent)
+        return t.device.launcher(ready, extent, t.variant.dtype)  # type: ignore[no-any-return]
+
+    def _first_launch(self, t: Any, extent: Any) -> Callable[..., None]:
+        module = store.load(self.__name__.strip("_"), self.text(t.variant))
+        launch = t.device.launcher(module.kernel, extent, t.variant.dtype)
+
+        def first_call(*arguments: Any) -> None:
+            global statistics
+            started = time.perf_counter()
+            try:
+                launch(*arguments)
+            except Exception as fault:
+                raise _explained(fault, self.function, module) from fault
+            seconds = time.perf_counter() - started
+            statistics = Compiled(statistics.compiled + 1, statistics.loaded, statistics.seconds + seconds)
+            self._ready[t.variant] = module.kernel
+            for listener in listeners:
+                listener(self.__name__.strip("_"), seconds, False)
+
+        return first_call
 
 
 def cpu(python: Callable[..., None]) -> Kernel:
