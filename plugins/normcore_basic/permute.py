@@ -1,0 +1,158 @@
+"""Axes in another order: y[i_0, i_1, ...] = x with axis k of y taken from axis dims[k] of x.
+
+The gradient is permuted back. Axes that stay neighbours are merged first, so that (N, C, H, W) to (N, H, W,
+C) is the transposition of C and H * W, done in tiles. Sequences use it between (N, C, T) and (N, T, C).
+Shapes: any; in a network axis 0, the batch, stays in its place. float32 and float64.
+"""
+
+import math
+
+import numpy as np
+
+from normcore import Op, ParameterError, Plan, ShapeError, Tensor
+from normcore.kernels import cpu, cu, cuda, inline, prange
+from normcore.testing.samples import ErrorSample, Sample
+
+RANK = 6  # axes the kernels take, after neighbours are merged; more has never been asked for
+TILE = 32  # lines read and written together: 32 x 32 float32 are 4 KB on either side
+
+
+@inline
+def gather_tile(x, y, start, stride, rows, step, width, pitch):
+    """y[r * step + i] = x[start + r * stride + i * pitch]: a tile of `rows` runs of y, `width` long."""
+    for r in range(rows):
+        target = y[r * step : r * step + width]
+        source = x[start + r * stride :]
+        if pitch == 1:
+            for i in range(target.size):
+                target[i] = source[i]
+        else:
+            for i in range(target.size):
+                target[i] = source[i * pitch]
+
+
+@inline
+def offset_of(j, shape, strides):
+    """Where the j-th combination of the leading axes starts in x."""
+    at = 0
+    for k in range(len(shape) - 1, -1, -1):
+        at += j % shape[k] * strides[k]
+        j //= shape[k]
+    return at
+
+
+@cpu
+def _permute(x, y, shape, strides):
+    """x, y flat; shape of y (RANK axes), strides: of its axes in x. The last two axes are tiled."""
+    height, width = shape[4], shape[5]
+    tiles = (height + TILE - 1) // TILE
+    outer = shape[0] * shape[1] * shape[2] * shape[3]
+    for j in prange(outer * tiles):
+        n = j // tiles
+        top = (j - n * tiles) * TILE
+        rows = min(TILE, height - top)
+        start = offset_of(n, shape[:4], strides[:4]) + top * strides[4]
+        target = y[(n * height + top) * width :]
+        for lo in range(0, width, TILE):
+            columns = min(TILE, width - lo)
+            gather_tile(x, target[lo:], start + lo * strides[5], strides[4], rows, width, columns, strides[5])
+
+
+@cuda
+def _permute_cuda(x, y, shape, strides):
+    for i in range(cu.grid(1), y.size, cu.gridsize(1)):
+        rest = i
+        at = 0
+        for k in range(5, -1, -1):
+            at += rest % shape[k] * strides[k]
+            rest //= shape[k]
+        y[i] = x[at]
+
+
+class Permute(Op, name="permute"):
+    """Axes in another order; dims: for each axis of the output, the axis of the input (as
+    numpy.transpose)."""
+
+    dims: tuple[int, ...]
+
+    formats = ("channels_first",)
+    backward_needs = ()
+
+    samples = (
+        Sample("channels to the end", shape=(2, 3, 5, 4), params={"dims": (0, 2, 3, 1)}),
+        Sample("a sequence, larger than a tile", shape=(2, 37, 41), params={"dims": (0, 2, 1)}),
+        Sample("rows stay whole", shape=(2, 3, 4, 5), params={"dims": (0, 2, 1, 3)}),
+        Sample("everything turned round", shape=(2, 3, 4, 2, 3), params={"dims": (0, 4, 3, 2, 1)}),
+    )
+    error_samples = (
+        ErrorSample("an axis twice", {"dims": (0, 1, 1)}, None, "each axis once"),
+        ErrorSample("wrong number of axes", {"dims": (0, 2, 1)}, (2, 3, 4, 5), "4 axes"),
+    )
+
+    def check(self):
+        dims = tuple(self.dims) if isinstance(self.dims, tuple | list) else ()
+        if not dims or sorted(dims) != list(range(len(dims))):
+            raise ParameterError("dims", "each axis once, such as [0, 2, 1]", self.dims)
+
+    def plan(self, x: Tensor) -> Plan:
+        if len(x.shape) != len(self.dims):
+            raise ShapeError(
+                f"permute: dims {tuple(self.dims)} do not fit the {len(x.shape)} axes of {x.shape}"
+            )
+        merged = _merge(x.shape, self.dims)[0]
+        if len(merged) > RANK:
+            raise ShapeError(
+                f"permute: {len(merged)} axes move apart in dims {tuple(self.dims)}; at most {RANK} may"
+            )
+        return Plan(y=tuple(x.shape[d] for d in self.dims))
+
+    def forward_cpu(self, t):
+        shape, strides = _geometry(t.x.shape, tuple(self.dims))
+        _permute[t](t.x.reshape(-1), t.y.reshape(-1), shape, strides)
+
+    def backward_cpu(self, t):
+        if t.dx is not None:
+            shape, strides = _geometry(t.dy.shape, self._inverse())
+            _permute[t](t.dy.reshape(-1), t.dx.reshape(-1), shape, strides)
+
+    def forward_cuda(self, t):
+        shape, strides = _geometry(t.x.shape, tuple(self.dims))
+        _permute_cuda[t, t.y.size](t.x.reshape(-1), t.y.reshape(-1), shape, strides)
+
+    def backward_cuda(self, t):
+        if t.dx is not None:
+            shape, strides = _geometry(t.dy.shape, self._inverse())
+            _permute_cuda[t, t.dx.size](t.dy.reshape(-1), t.dx.reshape(-1), shape, strides)
+
+    def _inverse(self):
+        return tuple(self.dims.index(k) for k in range(len(self.dims)))
+
+    def reference(self, x, **arrays):
+        x = np.asarray(x, np.float64)
+        y = np.empty(tuple(x.shape[d] for d in self.dims))
+        for place in np.ndindex(*x.shape):
+            y[tuple(place[d] for d in self.dims)] = x[place]
+        return y
+
+
+def _merge(shape, dims):
+    """Output sizes and input strides with axes merged that are neighbours in both, and axes of size 1 left
+    out."""
+    strides = [math.prod(shape[k + 1 :]) for k in range(len(shape))]
+    sizes, steps = [], []
+    for d in dims:
+        if shape[d] == 1:
+            continue
+        if sizes and steps[-1] == strides[d] * shape[d]:
+            sizes[-1] *= shape[d]
+            steps[-1] = strides[d]
+        else:
+            sizes.append(shape[d])
+            steps.append(strides[d])
+    return sizes, steps
+
+
+def _geometry(shape, dims):
+    sizes, steps = _merge(shape, dims)
+    lead = RANK - len(sizes)
+    return (1,) * lead + tuple(sizes), (0,) * lead + tuple(steps)
