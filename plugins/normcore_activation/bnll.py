@@ -1,0 +1,27 @@
+"""bnll: the binomial normal log likelihood of Caffe, a softplus without parameters.
+
+Forward   y = log(1 + e^x) = max(x, 0) + log(1 + e^-|x|)
+Gradient  dy/dx = 1 / (1 + e^-x) = 1 - e^-y, from the output alone
+Numerics  The exponential's argument is never positive; log1p and expm1 keep what is small. At -inf 0.
+Any shape, float32 and float64.
+"""
+
+import math
+
+import numpy as np
+
+import normcore
+
+
+@normcore.elementwise(source="Nair and Hinton 2010, eq. 4; Caffe's BNLL layer")
+class bnll:
+    """y = log(1 + exp(x)); dy/dx = 1 - exp(-y)."""
+
+    def forward(x):
+        return (x if x > 0.0 else 0.0) + math.log1p(math.exp(-abs(x)))
+
+    def derivative(x, y):
+        return -math.expm1(-y)
+
+    def reference(x):
+        return np.logaddexp(0.0, x)

@@ -1,0 +1,41 @@
+"""celu: an elu whose slope is continuous for every alpha.
+
+Forward   y = x for x > 0, else alpha (e^(x/alpha) - 1)
+Gradient  dy/dx = 1 for x > 0, else e^(x/alpha)
+Numerics  expm1, as in elu. At -inf y = -alpha.
+Any shape, float32 and float64. alpha above 0, else a ParameterError. alpha 1 gives elu.
+"""
+
+import math
+
+import numpy as np
+
+import normcore
+from normcore.testing.samples import ErrorSample, Sample
+
+
+@normcore.elementwise(source="Barron 2017, arXiv:1704.07483")
+class celu:
+    """y = x for x > 0, else alpha (exp(x / alpha) - 1); dy/dx = 1 or exp(x / alpha)."""
+
+    alpha: float = 1.0
+
+    samples = (
+        Sample("alpha 1 is elu", shape=(3, 5, 7)),
+        Sample("a small alpha saturates early", shape=(4, 6), params={"alpha": 0.25}),
+        Sample("a large alpha is nearly straight", shape=(2, 3, 4, 5), params={"alpha": 3.0}),
+    )
+    error_samples = (ErrorSample("x / alpha needs alpha above 0", {"alpha": 0.0}, None, "alpha"),)
+
+    def check(self):
+        if not self.alpha > 0.0:
+            raise normcore.ParameterError("alpha", "a number above 0", self.alpha)
+
+    def forward(x, alpha):
+        return x if x > 0.0 else alpha * math.expm1(x / alpha)
+
+    def derivative(x, y, alpha):
+        return 1.0 if x > 0.0 else math.exp(x / alpha)
+
+    def reference(x, alpha):
+        return np.maximum(x, 0.0) + np.minimum(0.0, alpha * (np.exp(np.minimum(x, 0.0) / alpha) - 1.0))

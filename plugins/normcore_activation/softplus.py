@@ -1,0 +1,48 @@
+"""softplus: a smooth relu.
+
+Forward   y = log(1 + e^(beta x)) / beta; x itself where beta x > threshold
+Gradient  dy/dx = 1 / (1 + e^(-beta x)); 1 where beta x > threshold
+Numerics  log(1 + e^z) = max(z, 0) + log1p(e^-|z|): nothing overflows and nothing small is lost. The threshold
+          is PyTorch's and is kept for its values' sake only; at its default 20 it changes y by 2e-9.
+Any shape, float32 and float64. beta above 0, else a ParameterError.
+"""
+
+import math
+
+import numpy as np
+
+import normcore
+from normcore.testing.samples import ErrorSample, Sample
+
+
+@normcore.elementwise(source="Dugas, Bengio, Bélisle, Nadeau and Garcia 2001, NIPS 13")
+class softplus:
+    """y = log(1 + exp(beta x)) / beta, x where beta x > threshold; dy/dx = sigmoid(beta x), there 1."""
+
+    beta: float = 1.0
+    threshold: float = 20.0
+
+    samples = (
+        Sample("beta 1", shape=(3, 5, 7)),
+        Sample("a steep one", shape=(4, 6), params={"beta": 5.0}),
+        Sample("a low threshold leaves a jump", shape=(2, 3, 4), params={"beta": 0.5, "threshold": 1.0}),
+    )
+    error_samples = (ErrorSample("a division by beta", {"beta": 0.0}, None, "beta"),)
+
+    def check(self):
+        if not self.beta > 0.0:
+            raise normcore.ParameterError("beta", "a number above 0", self.beta)
+
+    def forward(x, beta, threshold):
+        z = beta * x
+        y = ((z if z > 0.0 else 0.0) + math.log1p(math.exp(-abs(z)))) / beta
+        return x if z > threshold else y
+
+    def derivative(x, y, beta, threshold):
+        z = beta * x
+        e = math.exp(-abs(z))
+        d = (1.0 if z >= 0.0 else e) / (1.0 + e)
+        return 1.0 if z > threshold else d
+
+    def reference(x, beta, threshold):
+        return np.where(beta * x > threshold, x, np.logaddexp(0.0, beta * x) / beta)

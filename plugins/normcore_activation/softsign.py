@@ -1,0 +1,28 @@
+"""softsign: a sigmoid-like curve with slow tails and no exponential.
+
+Forward   y = x / (1 + |x|)
+Gradient  dy/dx = 1 / (1 + |x|)^2
+Numerics  Two roundings, relatively accurate everywhere. At infinity inf / inf is NaN, as in PyTorch.
+Any shape, float32 and float64.
+"""
+
+import numpy as np
+
+import normcore
+
+
+@normcore.elementwise(
+    source="Bergstra, Desjardins, Lamblin and Bengio 2009, Quadratic polynomials learn better image features"
+)
+class softsign:
+    """y = x / (1 + |x|); dy/dx = 1 / (1 + |x|)^2."""
+
+    def forward(x):
+        return x / (1.0 + abs(x))
+
+    def derivative(x, y):
+        r = 1.0 / (1.0 + abs(x))
+        return r * r
+
+    def reference(x):
+        return np.sign(x) * (1.0 - 1.0 / (1.0 + np.abs(x)))
