@@ -55,6 +55,7 @@ class Network:
         self.declared_batch: int | None = config.data.batch_size if config.data is not None else None
         graph = self._graph(self.declared_batch or 1)
         self.output_shape: tuple[int, ...] = graph.output.tensor.shape[1:]
+        self._check_parameters(graph)
         self.store = ParameterStore(graph, self.device, dtype, self.seed)
         self.parameters, self.gradients, self.state = self.store.parameters, self.store.gradients, self.store.state
         self._programs: dict[tuple[Any, ...], Program] = {}
@@ -141,14 +142,23 @@ class Network:
         program.attach(self._arenas[arena], self.store)
 
     def _check_budget(self, program: Program) -> None:
+        sizes = {b.label: b.nbytes for b in program.buffers}
+        self._refuse_over_budget("buffers", program.nbytes, sizes, "Lower data.batch_size or the layers' sizes")
+
+    def _check_parameters(self, graph: Graph) -> None:
+        width = 3 * np.dtype(self.dtype).itemsize  # the parameter, its gradient and at least one optimizer slot
+        sizes = {n.path: width * sum(math.prod(a.shape) for a in n.plan.parameters.values()) for n in graph.nodes}
+        self._refuse_over_budget("parameters", sum(sizes.values()), sizes, "Lower the layers' sizes")
+
+    def _refuse_over_budget(self, what: str, needed: int, sizes: Mapping[str, int], advice: str) -> None:
         free = int(self.device.free_memory() * MEMORY_SHARE)
-        if program.nbytes <= free:
+        if needed <= free:
             return
-        largest = sorted(program.buffers, key=lambda b: -b.nbytes)[:8]
-        rows = "\n".join(f"  {b.label:40} {b.nbytes / 1e9:9.2f} GB" for b in largest)
+        largest = sorted(sizes.items(), key=lambda item: -item[1])[:8]
+        rows = "\n".join(f"  {label:40} {nbytes / 1e9:9.2f} GB" for label, nbytes in largest)
         raise MemoryBudgetError(
-            f"the network's buffers need {program.nbytes / 1e9:.2f} GB, but only {free / 1e9:.2f} GB of memory may be used; "
-            f"nothing was allocated. The largest:\n{rows}\nLower data.batch_size or the layers' sizes"
+            f"the network's {what} need {needed / 1e9:.2f} GB, but only {free / 1e9:.2f} GB of memory may be used; "
+            f"they were not allocated. The largest:\n{rows}\n{advice}"
         )
 
     # -- running ----------------------------------------------------------------------------------------------

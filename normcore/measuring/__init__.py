@@ -1,0 +1,1 @@
+"""Measuring: one timer for the command line and for benches/."""
