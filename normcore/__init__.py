@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from normcore.bound_layer import Layer, layer
     from normcore.component import Component
     from normcore.data.source import DataSource
-    from normcore.elementwise import elementwise
+    from normcore.elementwise_ops import elementwise
     from normcore.errors import DataError, NormcoreError, ParameterError, PluginError, ShapeError
     from normcore.hookspecs import hookimpl
     from normcore.initializers import Initializer
@@ -42,7 +42,7 @@ _HOMES = {
     "ShapeError": "errors",
     "Tensor": "op",
     "Trainer": "training.loop",
-    "elementwise": "elementwise",
+    "elementwise": "elementwise_ops",
     "hookimpl": "hookspecs",
     "layer": "bound_layer",
 }

@@ -10,7 +10,6 @@ name.
 from collections.abc import Iterable
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +31,10 @@ from normcore.config.yaml_file import (
     plain,
     read_file,
 )
-from normcore.errors import ConfigError, Problem, UsageError
+from normcore.errors import ConfigError, Problem
 from normcore.registry import Registry, default
 
 if TYPE_CHECKING:
-    from normcore.data.dataset import Dataset
-    from normcore.data.loader import Loader
     from normcore.data.settings import DataSettings
     from normcore.data.source import DataSource
 
@@ -51,7 +48,7 @@ class Config:
     input: one sample's shape, channels first. loss, optimizer, schedule are None only where the registry
     has none of the default's name. path: the file it came from, None from Python. resolved: the whole of
     it as plain values (variables replaced, paths absolute, sections spelt out), as a run's config.yaml
-    keeps it.
+    keeps it. base: where relative paths start.
     """
 
     name: str
@@ -70,52 +67,6 @@ class Config:
     path: Path | None = None
     base: Path = field(default_factory=Path.cwd)
     resolved: MappingType[str, Any] = field(default_factory=dict)
-    registry: Registry | None = None
-
-    @cached_property
-    def dataset(self) -> "Dataset":
-        """The data, loaded at the first use. Raises DataError, and UsageError without a `data:` section."""
-        if self.source is None:
-            hint = "add one, such as data: {source: mnist_sample}"
-            raise UsageError(f"{self.path or self.name}: has no `data:` section; {hint}")
-        return self.source.load(self.base)
-
-    def loader(self, **options: Any) -> "Loader":
-        """A Loader of the data; options as normcore.data.settings.open_loader takes them (dtype,
-        arrays ...)."""
-        from normcore.data.settings import open_loader
-
-        self.dataset  # noqa: B018  # the error without a `data:` section
-        assert self.data is not None
-        options.setdefault("seed", self.seed)
-        return open_loader(self.data, _Loaded(self), self.base, **options)  # type: ignore[arg-type]
-
-    def sample_shape(self) -> tuple[int, ...]:
-        """The shape of one sample as the network sees it: `input:`, or what the data gives. Raises
-        DataError."""
-        if self.data is None:
-            return self.input or ()
-        shape = tuple(self.data.transforms().output_shape(self.dataset.shape))
-        if self.input is not None and self.input != shape:
-            raise ConfigError(
-                [
-                    Problem(
-                        f"input: {list(self.input)}, but the samples of data have shape {list(shape)}",
-                        str(self.path or ""),
-                    )
-                ]
-            )
-        return shape
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A source whose data is there already."""
-
-    config: Config
-
-    def load(self, base: Path) -> "Dataset":
-        return self.config.dataset
 
 
 def load(
@@ -214,4 +165,4 @@ def _read(
     if problems:
         unique = list(dict.fromkeys(problems))
         raise ConfigError(sorted(unique, key=lambda p: (p.line == 0, p.line, p.column)))
-    return Config(**fields, path=path, base=base, registry=registry)
+    return Config(**fields, path=path, base=base)

@@ -36,7 +36,7 @@ def _block(value: Any, indent: int) -> list[str]:
         return lines
     if isinstance(value, list) and value:
         for item in value:
-            if _opens(item) and indent + 2 + len(flow(item)) > _WIDTH:
+            if _opens(item) and (isinstance(item, dict) or indent + 2 + len(flow(item)) > _WIDTH):
                 first, *rest = _block(item, indent + 2)
                 lines += [f"{pad}- {first.lstrip()}", *rest]
             else:

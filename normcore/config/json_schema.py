@@ -90,7 +90,7 @@ class _Writer:
             },
             "inputs": {
                 **_either({"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}),
-                "description": "names of layers that replace the one before it as input; `input` is the net's",
+                "description": "layers that replace the one before it as input; `input` is the net's",
             },
         }
         mapping = {

@@ -40,14 +40,8 @@ def checked(annotation: Any, node: Node, label: str, problems: list[Problem]) ->
         return frozen(adapter(annotation).validate_python(value))
     except ValidationError as fault:
         for part, path in _deepest(node, [error["loc"] for error in fault.errors(include_url=False)]):
-            what = f"{label}: " + (f"item {path} of " if path else "")
-            shown = show(plain(part))
-            if path:
-                message = (
-                    f"{label}: expected {describe(annotation)}, got {show(value)}, where {path} is {shown}"
-                )
-            else:
-                message = f"{what}expected {describe(annotation)}, got {shown}"
+            inner = f", in which {path} is {show(plain(part))}" if path else ""
+            message = f"{label}: expected {describe(annotation)}, got {show(value)}{inner}"
             problems.append(at(part.place, message + _hint(annotation, plain(part))))
         return BAD
 

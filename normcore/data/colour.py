@@ -125,11 +125,14 @@ def _beta(alpha: float, draws: np.ndarray) -> np.ndarray:
     """Beta(alpha, alpha) numbers from two uniforms each: which half, and the place in it by the inverse
     distribution.
 
-    In the lower half x = s^(1/alpha) / 2 turns the density x^(a-1) (1-x)^(a-1) dx into (1 - x(s))^(a-1) ds,
-    which has no pole, so a table of its integral inverts well by linear interpolation.
+    With alpha below 1 the density has a pole at 0; x = s^(1/alpha) / 2 turns x^(alpha-1) (1-x)^(alpha-1) dx
+    into (1 - x(s))^(alpha-1) ds, which has none, so a table of its integral inverts well by linear
+    interpolation. From 1 on the density itself is tabulated.
     """
-    s = np.linspace(0, 1, 513)
-    density = (1 - 0.5 * s ** (1 / alpha)) ** (alpha - 1)
+    s = np.linspace(0, 1, 1025)
+    power = max(1.0, 1 / alpha)
+    x = 0.5 * s**power
+    density = (1 - x) ** (alpha - 1) if alpha < 1 else (4 * x * (1 - x)) ** (alpha - 1)
     integral = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    lower = 0.5 * np.interp(draws[:, 0], integral / integral[-1], s) ** (1 / alpha)
+    lower = 0.5 * np.interp(draws[:, 0], integral / integral[-1], s) ** power
     return np.asarray(np.where(draws[:, 1] < 0.5, lower, 1 - lower))

@@ -18,6 +18,7 @@ from normcore.errors import ParameterError, nearest
 if TYPE_CHECKING:
     import numpy as np
 
+    from normcore.data.dataset import Dataset
     from normcore.data.loader import Loader
     from normcore.data.preparation import Allocate
     from normcore.data.source import DataSource
@@ -106,15 +107,18 @@ def open_loader(
     dtype: str = "float32",
     arrays: "Mapping[str, np.ndarray] | None" = None,
     allocate: "Allocate | None" = None,
+    dataset: "Dataset | None" = None,
 ) -> "Loader":
-    """Load the source and make its Loader. arrays: a run's fitted ones, instead of measuring. Raises
-    DataError."""
+    """Load the source (unless its dataset is given) and make its Loader.
+
+    arrays: a run's fitted ones, instead of measuring. Raises DataError.
+    """
     import numpy as np
 
     from normcore.data.loader import Loader
     from normcore.errors import DataError
 
-    data = source.load(base)
+    data = source.load(base) if dataset is None else dataset
     if data.x_test is None and settings.test == 0:
         raise DataError(
             f"{data.name} has no test part; add one, or set data.test to the share of the training part to "

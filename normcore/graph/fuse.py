@@ -8,7 +8,7 @@ What may fuse follows from what ops declare, never from their names: an elementw
 as long as nobody else reads the value in between.
 """
 
-from normcore.elementwise import Chain, ElementwiseOp, FusedChain
+from normcore.elementwise_ops import Chain, ElementwiseOp, FusedChain
 from normcore.graph.nodes import Graph, Node, Value
 
 

@@ -24,7 +24,7 @@ class Variant:
     dtype: str
     parallel: bool = True
     compiled: bool = True
-    chain: Any = None  # normcore.elementwise.Chain fused into the kernel, or None
+    chain: Any = None  # normcore.elementwise_ops.Chain fused into the kernel, or None
 
 
 _variants: dict[tuple[Any, ...], Variant] = {}
@@ -104,7 +104,7 @@ class Kernel:
 
     def text(self, variant: Variant) -> str:
         """The generated module's source."""
-        from normcore.elementwise import placeholders
+        from normcore.elementwise_ops import placeholders
         from normcore.kernels.scalar_math import CPU_MATH
 
         functions = CPU_MATH[variant.dtype] if self.target == "cpu" else {}

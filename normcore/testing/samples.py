@@ -8,8 +8,8 @@
         ErrorSample("groups must divide channels", {"num_groups": 3}, (2, 4, 3), "4 channels"),
     )
 
-The first sample also serves the checks that need one shape only. An op that declares none gets samples derived
-from its number of inputs and the ranks its plan() accepts (see `normcore.testing.derive`).
+The first sample also serves the checks that need one shape only. An op that declares none gets samples
+derived from its number of inputs and the ranks its plan() accepts (normcore/testing/derive.py).
 """
 
 from collections.abc import Callable, Mapping
@@ -23,15 +23,15 @@ Shape = tuple[int, ...]
 class Sample:
     """Inputs and parameters that the op must handle, and why they are worth a test.
 
-    reason: one phrase. shape: of the only input, logical (N, C, *spatial); shapes: one for each of several inputs.
+    reason: one phrase. shape: of the only input, logical (N, C, *spatial); shapes: one for each of several.
     params: hyperparameters. training: the mode whose values and gradients are compared.
-    low, high: the inputs' range; None for the suite's own, which is -2 to 2 (elementwise ops: -4 to 4). All values
-    of an input are distinct and lie apart, so that maxima are unique and central differences dodge the kinks.
+    low, high: the inputs' range; None for the suite's own, -2 to 2 (elementwise ops: -4 to 4). All values of
+    an input are distinct and lie apart, so that maxima are unique and central differences dodge the kinks.
     integers: input's name -> exclusive upper bound, for inputs that are indices.
     make: given a numpy Generator, returns the tuple of inputs; for inputs that fit none of the above.
     rtol32: bound of the float32 kernels' error against the float64 ones, relative to the largest element.
-    rtol64: bound of the float64 kernels' error against `reference`. gradient_rtol: bound of the error of the
-    gradients against central differences. None for the suite's own bounds (normcore.testing.tolerances).
+    rtol64: bound of the float64 kernels' error against `reference`. gradient_rtol: bound of the gradients'
+    error against central differences. None for the suite's own bounds (normcore/testing/tolerances.py).
     """
 
     reason: str
@@ -61,9 +61,9 @@ class Sample:
 class ErrorSample:
     """Parameters or a shape that the op must refuse with a ParameterError or ShapeError that says why.
 
-    params: hyperparameters. shape: of the input (shapes of several: a tuple of tuples); None when the parameters
-    alone are wrong. message_contains: words that the message must have. training: True runs a training forward
-    too, for errors that only it can raise.
+    params: hyperparameters. shape: of the input (of several: a tuple of shapes); None when the parameters
+    alone are wrong. message_contains: words that the message must have. training: run a training forward too,
+    for errors that only it can raise.
     """
 
     reason: str

@@ -56,7 +56,7 @@ def test_npz_layouts(tmp_path):
 
 
 def test_npz_of_sequences_and_features(tmp_path):
-    """as_is keeps (N, T, C) and never divides; two dimensions are features in any layout; floats stay floats."""
+    """as_is keeps (N, T, C) and never divides; (N, F) is features in any layout; floats stay floats."""
     given = arrays(shape=(7, 2))
     np.savez(tmp_path / "a.npz", **given)
     data = Npz("a.npz", layout="as_is").load(tmp_path)
@@ -188,13 +188,13 @@ def test_wrong_kind_of_file(tmp_path):
         Npz("a.npy").load(tmp_path)
     np.savez(tmp_path / "x.npz", np.zeros(3))
     (tmp_path / "x.npz").rename(tmp_path / "x_train.npy")
-    with pytest.raises(DataError, match="is an .npz file"):
+    with pytest.raises(DataError, match=r"is an .npz file"):
         Npy(".").load(tmp_path)
-    with pytest.raises(DataError, match="is a folder; data.path must name a file"):
+    with pytest.raises(DataError, match=r"is a folder; data.path must name a file"):
         Npz(".").load(tmp_path)
-    with pytest.raises(DataError, match="there is no such file .the path exists up to"):
+    with pytest.raises(DataError, match=r"there is no such file .the path exists up to"):
         Npz("no/such/file.npz").load(tmp_path)
-    with pytest.raises(DataError, match="lacks x_train, y_train, x_test, y_test; .* found nothing"):
+    with pytest.raises(DataError, match=r"lacks x_train, y_train, x_test, y_test; .* found nothing"):
         (tmp_path / "empty").mkdir()
         Npy("empty").load(tmp_path)
 

@@ -127,7 +127,7 @@ def test_cifar10(tmp_path):
     with pytest.raises(DataError, match="label 10 of sample 0 is outside the 10 classes"):
         Cifar10(".").load(tmp_path)
     (folder / "test_batch.bin").unlink()
-    with pytest.raises(DataError, match="data_batch_1.bin"):
+    with pytest.raises(DataError, match=r"data_batch_1.bin"):
         Cifar10(".").load(tmp_path)
 
 

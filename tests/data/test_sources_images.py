@@ -88,12 +88,13 @@ def test_bad_folders(tmp_path):
     with pytest.raises(DataError, match="cow is a class folder without images"):
         Images(str(tmp_path)).load(tmp_path)
     write(tmp_path / "test/cow/1.png", np.zeros((6, 8, 3), np.uint8))
-    with pytest.raises(DataError, match="'cow' does not occur in the training part .ant, bee."):
+    with pytest.raises(DataError, match=r"'cow' does not occur in the training part .ant, bee."):
         Images(str(tmp_path)).load(tmp_path)
 
 
 def test_bad_image_is_fatal_or_skipped(tmp_path):
-    """A file that is no image is named; with skip the next good one of its class stands in, with one warning."""
+    """A file that is no image is named; with skip the next good one of its class stands in, with a
+    warning."""
     given = write_folder(tmp_path)
     bad = tmp_path / "train/ant/2.png"
     bad.write_text("hello")

@@ -1,4 +1,4 @@
-"""The data sources that come with normcore, offered through the same hook as a stranger's."""
+"""The data sources that come with normcore; normcore.builtins offers them by the hook normcore_datasets."""
 
 from normcore.data.source import DataSource
 from normcore.data.sources.arrays import MnistSample, Npy, Npz
@@ -6,14 +6,7 @@ from normcore.data.sources.cifar import Cifar10, Cifar100
 from normcore.data.sources.csv_table import Csv
 from normcore.data.sources.idx import Idx
 from normcore.data.sources.images import Images
-from normcore.hookspecs import hookimpl
 
 SOURCES: dict[str, type[DataSource]] = {
     source.name: source for source in (Cifar10, Cifar100, Csv, Idx, Images, MnistSample, Npy, Npz)
 }
-
-
-@hookimpl
-def normcore_datasets() -> list[type[DataSource]]:
-    """Every source above."""
-    return list(SOURCES.values())
