@@ -182,7 +182,8 @@ def divide(data: Dataset, validation: float = 0.0, test: float = 0.0, seed: int 
         rest, chosen = _split(data, rest, test, random.key_of(seed, "data.test"))
         parts["test"] = Part(data.x_train, data.y_train, chosen)
     if validation > 0:
-        rest, chosen = _split(data, rest, validation, random.key_of(seed, "data.validation"))
+        share = validation * len(data.x_train) / len(rest)  # of the whole training part, test share or not
+        rest, chosen = _split(data, rest, share, random.key_of(seed, "data.validation"))
         parts["validation"] = Part(data.x_train, data.y_train, chosen)
     parts["train"] = Part(data.x_train, data.y_train, rest)
     for name, part in parts.items():
