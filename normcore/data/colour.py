@@ -2,6 +2,7 @@
 augmentation.py."""
 
 import math
+from functools import cache
 
 import numpy as np
 
@@ -122,17 +123,22 @@ class Mixup(Augmentation, name="mixup"):
 
 
 def _beta(alpha: float, draws: np.ndarray) -> np.ndarray:
-    """Beta(alpha, alpha) numbers from two uniforms each: which half, and the place in it by the inverse
-    distribution.
+    """Beta(alpha, alpha) numbers from two uniforms each: which half, and the place in it."""
+    s, shares, power = _beta_table(alpha)
+    lower = 0.5 * np.interp(draws[:, 0], shares, s) ** power
+    return np.asarray(np.where(draws[:, 1] < 0.5, lower, 1 - lower))
 
-    With alpha below 1 the density has a pole at 0; x = s^(1/alpha) / 2 turns x^(alpha-1) (1-x)^(alpha-1) dx
-    into (1 - x(s))^(alpha-1) ds, which has none, so a table of its integral inverts well by linear
-    interpolation. From 1 on the density itself is tabulated.
+
+@cache
+def _beta_table(alpha: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """The distribution function of the lower half as a table that inverts well by linear interpolation.
+
+    Returns (s, share of the half below s, power), where x = s^power / 2. With alpha below 1 the density has a
+    pole at 0; s^(1/alpha) turns x^(alpha-1) (1-x)^(alpha-1) dx into (1 - x(s))^(alpha-1) ds, which has none.
     """
     s = np.linspace(0, 1, 1025)
     power = max(1.0, 1 / alpha)
     x = 0.5 * s**power
     density = (1 - x) ** (alpha - 1) if alpha < 1 else (4 * x * (1 - x)) ** (alpha - 1)
     integral = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    lower = 0.5 * np.interp(draws[:, 0], integral / integral[-1], s) ** power
-    return np.asarray(np.where(draws[:, 1] < 0.5, lower, 1 - lower))
+    return s, integral / integral[-1], power

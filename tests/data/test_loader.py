@@ -1,5 +1,6 @@
 """The loader: the same bits whatever the workers, epochs that can be resumed, errors, endings, memory."""
 
+import signal
 import threading
 import time
 import tracemalloc
@@ -360,3 +361,22 @@ def test_fifty_epochs_do_not_drift():
             pass
     assert len(loader._idle[("train", True)]) == 1
     assert_same(epoch(loader, 50), epoch(Loader(DATA, 32, everything(), workers=1), 50))
+
+
+def test_interrupt_while_waiting_for_a_slow_worker():
+    """Ctrl-C reaches a consumer that waits for a batch, at once, and the worker ends."""
+
+    class Slow(Failing):
+        def take(self, indices: np.ndarray, out: np.ndarray) -> None:
+            time.sleep(0.5)
+            super().take(indices, out)
+
+    loader = Loader(dataset("slow", Slow(-1), LABELS), 16, workers=1)
+    timer = threading.Timer(0.1, signal.raise_signal, (signal.SIGINT,))
+    started = time.perf_counter()
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in loader.epoch(0):
+            pass
+    timer.join()
+    assert time.perf_counter() - started < 2
