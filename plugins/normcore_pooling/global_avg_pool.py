@@ -18,10 +18,11 @@ import math
 import numpy as np
 
 from normcore import Array, Op, Plan, ShapeError, Tensor
-from normcore.kernels import cpu, inline, prange, real, wide
+from normcore.kernels import cpu, cu, cuda, inline, prange, real, wide
 
 BLOCK = 4096  # values summed in the kernel's own precision before float64 takes over
 ROWS = 256  # the same for channels last, where each row adds one value to every channel
+WARPS = 8  # of a CUDA block
 
 
 # -- CPU, channels first: x (P, L), one row a channel of a sample ------------------------------------------
@@ -116,6 +117,58 @@ def _backward_positions(dy, dx):
             copy_row(dx[n, 0], dx[n, i])
 
 
+# -- CUDA --------------------------------------------------------------------------------------------------
+
+
+@cuda
+def _forward_planes_cuda(x, y):
+    """A warp takes a row of x (P, L): lanes add every 32nd number, then fold in half five times."""
+    length = x.shape[1]
+    lane = cu.threadIdx.x % 32
+    warps = cu.blockDim.x // 32
+    for p in range(cu.blockIdx.x * warps + cu.threadIdx.x // 32, x.shape[0], cu.gridDim.x * warps):
+        total = wide(0)
+        for i in range(lane, length, 32):
+            total += wide(x[p, i])
+        offset = 16
+        while offset > 0:
+            total += cu.shfl_down_sync(0xFFFFFFFF, total, offset)
+            offset //= 2
+        if lane == 0:
+            y[p] = real(total / wide(length))
+
+
+@cuda
+def _forward_positions_cuda(x, y):
+    """A thread takes a channel of x (N, L, C)."""
+    length, channels = x.shape[1], x.shape[2]
+    for i in range(cu.grid(1), y.size, cu.gridsize(1)):
+        n = i // channels
+        c = i - n * channels
+        total = wide(0)
+        for k in range(length):
+            total += wide(x[n, k, c])
+        y[n, c] = real(total / wide(length))
+
+
+@cuda
+def _backward_planes_cuda(dy, dx):
+    length = dx.shape[1]
+    for i in range(cu.grid(1), dx.size, cu.gridsize(1)):
+        p = i // length
+        dx[p, i - p * length] = real(wide(dy[p]) / wide(length))
+
+
+@cuda
+def _backward_positions_cuda(dy, dx):
+    length, channels = dx.shape[1], dx.shape[2]
+    for i in range(cu.grid(1), dx.size, cu.gridsize(1)):
+        row = i // channels
+        n = row // length
+        c = i - row * channels
+        dx[n, row - n * length, c] = real(wide(dy[n, c]) / wide(length))
+
+
 # -- the op ------------------------------------------------------------------------------------------------
 
 
@@ -152,6 +205,23 @@ class GlobalAvgPool(
             _backward_planes[t](t.dy.reshape(-1), t.dx.reshape(shape))
         else:
             _backward_positions[t](t.dy.reshape(t.total.shape), t.dx.reshape(shape))
+
+    def forward_cuda(self, t):
+        shape = _flat(t.x.shape, t.format)
+        if t.y.size and t.format == "channels_first":
+            grid = min(65535, -(-shape[0] // WARPS))
+            _forward_planes_cuda[t, (grid, 32 * WARPS)](t.x.reshape(shape), t.y.reshape(-1))
+        elif t.y.size:
+            _forward_positions_cuda[t, t.y.size](t.x.reshape(shape), t.y.reshape(t.total.shape))
+
+    def backward_cuda(self, t):
+        if t.dx is None or not t.dx.size:
+            return
+        shape = _flat(t.dx.shape, t.format)
+        if t.format == "channels_first":
+            _backward_planes_cuda[t, t.dx.size](t.dy.reshape(-1), t.dx.reshape(shape))
+        else:
+            _backward_positions_cuda[t, t.dx.size](t.dy.reshape(t.total.shape), t.dx.reshape(shape))
 
     def reference(self, x, **arrays):
         axes = tuple(range(2, np.ndim(x)))
