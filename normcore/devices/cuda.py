@@ -200,12 +200,16 @@ def _installed(module: str) -> bool:
         return False
 
 
+def _library(name: str) -> Any:
+    return ctypes.CDLL(name)
+
+
 def _driver() -> str | None:
     """What is wrong with NVIDIA's driver or its devices, or None; asks the driver itself and creates no
     context."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
-        driver = ctypes.CDLL(name)
+        driver = _library(name)
     except OSError:
         return f"no NVIDIA driver ({name} cannot be loaded): install the driver, or use --device cpu"
     status = driver.cuInit(0)

@@ -70,13 +70,13 @@ class Simulator(StandIn):
         text = kernel_text(kernel.py_func)
         if isinstance(extent, tuple):
             grid, block = launch_size(extent, 1)
-            if text.waits and text.asks_block:
+            if text.asks_block:
                 block = min(block, COOPERATING)
         elif text.waits:
             grid, block = launch_size(extent, 2 * COOPERATING, COOPERATING)
         else:
             grid, block = launch_size(extent, GRID * BLOCK, BLOCK)
-        if not grid:
+        if grid < 1:
             return nothing
         real = np.dtype(dtype).type
         return lambda *arguments: run(text, grid, block, scalar_arguments(arguments, real))

@@ -1,0 +1,117 @@
+"""Whole networks in the simulator against the CPU: losses, gradients, optimizer steps, format changes."""
+
+import numpy as np
+import pytest
+
+import normcore
+from normcore import kernels
+
+LAYERS = {
+    "plain": [
+        {"conv": {"out_channels": 4, "kernel_size": 3, "padding": "same"}},
+        "batch_norm",
+        "relu",
+        {"max_pool": {"kernel_size": 2}},
+        "flatten",
+        {"dense": 4},
+    ],
+    "residual": [{"residual": {"body": ["batch_norm", "relu"]}}, "gelu", {"dropout": 0.2}, "flatten"],
+    "branches": [{"branches": {"merge": "concat", "paths": [["relu"], ["silu"], ["tanh"]]}}, "flatten"],
+}
+OPTIMIZERS = {
+    "sgd": {"sgd": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}},
+    "adam": {"adam": {"lr": 0.01}},
+    "adamw": {"adamw": {"lr": 0.01}},
+}
+CLASSES = {"plain": 4, "residual": 50, "branches": 150}
+
+
+def network(device, layers, loss="cross_entropy", optimizer="sgd", **train):
+    mapping = {
+        "seed": 3,
+        "input": [2, 5, 5],
+        "network": layers,
+        "loss": loss,
+        "optimizer": OPTIMIZERS[optimizer],
+    }
+    return normcore.Network.from_mapping({**mapping, "train": train} if train else mapping, device=device)
+
+
+def steps(device, x, targets, **choices):
+    """Losses of three training steps, and the parameters and state that they end in."""
+    net = network(device, **choices)
+    trainer = normcore.Trainer(net)
+    losses = [trainer.step(x, targets) for _ in range(3)]
+    everything = {**net.parameters, **net.state}
+    return losses, {k: net.device.to_host(v).astype(np.float64) for k, v in everything.items()}
+
+
+def compare(x, targets, **choices):
+    simulated = steps("cuda", x, targets, **choices)
+    with kernels.uncompiled():
+        expected = steps("cpu", x, targets, **choices)
+    np.testing.assert_allclose(simulated[0], expected[0], rtol=1e-5)
+    assert simulated[1].keys() == expected[1].keys()
+    for name, array in expected[1].items():
+        np.testing.assert_allclose(simulated[1][name], array, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def inputs(classes, batch=3):
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((batch, 2, 5, 5)).astype(np.float32), rng.integers(0, classes, batch)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_training_steps(name):
+    compare(*inputs(CLASSES[name]), layers=LAYERS[name])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_optimizers(optimizer):
+    compare(*inputs(50), layers=["batch_norm", "relu", "flatten"], optimizer=optimizer)
+
+
+def test_clipping():
+    layers = ["batch_norm", "relu", "flatten"]
+    compare(*inputs(50), layers=layers, clip_grad_norm=0.05)
+
+
+@pytest.mark.parametrize("loss", [{"cross_entropy": {"label_smoothing": 0.1, "ignore_index": 7}}, "mse"])
+def test_losses(loss):
+    x, targets = inputs(50)
+    if loss == "mse":
+        targets = np.random.default_rng(1).standard_normal((3, 50)).astype(np.float32)
+    else:
+        targets[1] = 7
+    compare(x, targets, layers=["batch_norm", "flatten"], loss=loss)
+
+
+def test_more_samples_than_threads():
+    x, targets = inputs(50, batch=40)
+    compare(x, targets, layers=["batch_norm", "flatten"])
+
+
+def test_memory_formats_are_converted():
+    """A channels-last layer goes through the transposing kernel."""
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
+    first = normcore.layer("batch_norm", x.shape, device="cuda")
+    last = normcore.layer("relu", x.shape, device="cuda", memory_format="channels_last")
+    np.testing.assert_array_equal(last.forward(x), np.maximum(x, 0))
+    y = last.forward(first.forward(x).copy())
+    assert y.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+def test_torch_like_inputs_are_adopted():
+    class Tensor:  # speaks DLPack and nothing else
+        def __init__(self, array):
+            self.array = array
+
+        def __dlpack__(self, **options):
+            return self.array.__dlpack__(**options)
+
+        def __dlpack_device__(self):
+            return self.array.__dlpack_device__()
+
+    x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+    layer = normcore.layer("relu", x.shape, device="cuda")
+    np.testing.assert_array_equal(layer.forward(Tensor(x)), np.maximum(x, 0))

@@ -1,0 +1,70 @@
+"""Every CUDA kernel of every op compiles for Ampere and Hopper, spills nothing, and stays in its precision.
+
+Needs the extra `cuda` for its compilers; neither a driver nor a GPU.
+"""
+
+import numpy as np
+import pytest
+
+from normcore.registry import default
+from normcore.testing import ptx
+from normcore.testing.derive import samples_of
+from normcore.testing.outcome import Skipped
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(ptx.missing() is not None, reason=str(ptx.missing())),
+]
+OPS = {s.name: s.component for s in default().all("op") if s.component.has_cuda()}
+
+
+def launches(cls):
+    """Every kernel with every combination of argument types that the op's samples launch, once each."""
+    found = {}
+    for sample in samples_of(cls):
+        for format in cls.formats:
+            for dtype in ("float32", "float64"):
+                for training in (True, False):
+                    op = cls.make(**sample.params)
+                    for launch in ptx.record(op, sample.input_shapes, dtype, format, training):
+                        found.setdefault((launch.kernel, launch.types), launch)
+    return list(found.values())
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_kernels_compile_and_fit(name):
+    try:
+        recorded = launches(OPS[name])
+    except Skipped as reason:
+        pytest.skip(str(reason))
+    assert recorded
+    faults = []
+    for launch in recorded:
+        # One architecture for float64: what it could show beyond the other is in the float32 kernel already.
+        for architecture in ptx.ARCHITECTURES if launch.dtype == "float32" else ("sm_90",):
+            costs = ptx.resources(launch, architecture)
+            faults += [f"{costs.label}: {costs.kernel} on {architecture} {f}" for f in costs.faults]
+            assert 0 < costs.registers <= 255
+    assert not faults, "\n".join(faults)
+
+
+def test_double_arithmetic_is_counted():
+    """What the check above must find: a float64 argument that turns float32 arithmetic double."""
+    from types import SimpleNamespace
+
+    from normcore.kernels import cu, cuda, variant
+
+    @cuda
+    def _scaled(x, factor):
+        for i in range(cu.grid(1), x.size, cu.gridsize(1)):
+            x[i] = x[i] * factor
+
+    device = ptx.Recorder()
+    t = SimpleNamespace(variant=variant("float32"), device=device)
+    x = np.zeros(8, np.float32)
+    _scaled[t, 8](x, 0.1)
+    _scaled[t, 8](x, np.float64(0.1))
+    real, double = (ptx.resources(launch) for launch in device.launches)
+    assert not real.faults
+    assert double.double_ops > 0
+    assert "float64 instructions" in double.faults[0]
