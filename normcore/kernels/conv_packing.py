@@ -1,0 +1,120 @@
+"""Copies that a convolution makes of its input, a block of output pixels at a time, into a buffer that stays in cache.
+
+The input is channels last, (N, D, H, W, stored); outputs are (N, grid[1:], ...), and output pixel o meets
+input pixel o * step + first + tap * hop in each dimension. A block is `planes` output planes (image and depth)
+times `lines` output lines.
+
+pack_lines copies every input line that the block reads once, padded with zeros, one group's channels only:
+    a[plane, tap_d, slot_h, slot_w, channels]; row_table and segment_table say where a pixel's window lies in it.
+Slots are input pixels where windows overlap, else (line, tap) pairs, so that a stride leaves no gaps.
+pack_columns, for single channels, copies one run along each output line for each tap: a[tap, row].
+
+layout: slots_h, slots_w, line_step, line_hop, pixel_step, pixel_hop, in slots.
+"""
+
+from normcore.kernels.kernel import inline
+from normcore.kernels.tile import clear_run, copy_run
+
+
+@inline
+def pack_lines(
+    a, at, source, image, channels, group, grid, taps, step, first, hop, layout, plane, planes, line, lines
+):  # fmt: skip
+    """The input lines of output lines line..line+lines of planes plane..plane+planes."""
+    depth_in, height_in, width_in, stored = image
+    slots_h, slots_w, line_step, line_hop, pixel_step, pixel_hop = layout
+    shared_h = line_step == step[1] and line_hop == hop[1]
+    shared_w = pixel_step == step[2] and pixel_hop == hop[2]
+    used = (lines - 1) * line_step + (taps[1] - 1) * line_hop + 1
+    before = min(max(-first[2], 0), slots_w)
+    inside = max(min(width_in - first[2], slots_w) - before, 0)
+    for p in range(planes):
+        n = (plane + p) // grid[1]
+        d = (plane + p) % grid[1]
+        for tap_d in range(taps[0]):
+            src_d = d * step[0] + first[0] + tap_d * hop[0]
+            for slot in range(used):
+                if shared_h:
+                    src_h = line * step[1] + first[1] + slot
+                else:
+                    src_h = (line + slot // taps[1]) * step[1] + first[1] + slot % taps[1] * hop[1]
+                to = at + ((p * taps[0] + tap_d) * slots_h + slot) * slots_w * channels
+                if src_d < 0 or src_d >= depth_in or src_h < 0 or src_h >= height_in:
+                    clear_run(a, to, slots_w * channels)
+                    continue
+                src = ((n * depth_in + src_d) * height_in + src_h) * width_in * stored + group * channels
+                if shared_w:
+                    clear_run(a, to, before * channels)
+                    run = inside if channels == stored else 1
+                    for w in range(before, before + inside, max(run, 1)):
+                        copy_run(a, to + w * channels, source, src + (first[2] + w) * stored, run * channels)
+                    clear_run(a, to + (before + inside) * channels, (slots_w - before - inside) * channels)
+                else:
+                    for w in range(slots_w):
+                        src_w = w // taps[2] * step[2] + first[2] + w % taps[2] * hop[2]
+                        if src_w < 0 or src_w >= width_in:
+                            clear_run(a, to + w * channels, channels)
+                        else:
+                            copy_run(a, to + w * channels, source, src + src_w * stored, channels)
+
+
+@inline
+def pack_columns(a, at, lda, source, image, group, grid, taps, step, first, hop, plane, planes, line, lines):
+    """For one channel a group: a[tap, row], rows lda long."""
+    depth_in, height_in, width_in, stored = image
+    stride = step[2] * stored
+    for p in range(planes):
+        n = (plane + p) // grid[1]
+        d = (plane + p) % grid[1]
+        for h in range(line, line + lines):
+            to = at + (p * lines + h - line) * grid[3]
+            for tap in range(taps[0] * taps[1] * taps[2]):
+                src_d = d * step[0] + first[0] + tap // (taps[2] * taps[1]) * hop[0]
+                src_h = h * step[1] + first[1] + tap // taps[2] % taps[1] * hop[1]
+                src_w = first[2] + tap % taps[2] * hop[2]
+                out = to + tap * lda
+                if src_d < 0 or src_d >= depth_in or src_h < 0 or src_h >= height_in:
+                    clear_run(a, out, grid[3])
+                    continue
+                before = min(max((-src_w + step[2] - 1) // step[2], 0), grid[3])
+                inside = min(max((width_in - src_w + step[2] - 1) // step[2], before), grid[3])
+                src = (((n * depth_in + src_d) * height_in + src_h) * width_in + src_w) * stored + group
+                clear_run(a, out, before)
+                if stride == 1:
+                    copy_run(a, out + before, source, src + before, inside - before)
+                else:
+                    for i in range(before, inside):
+                        a[out + i] = source[src + i * stride]
+                clear_run(a, out + inside, grid[3] - inside)
+
+
+@inline
+def row_table(table, at, channels, grid, taps, layout, planes, lines, padded):
+    """table[at + r]: where row r of a block starts in pack_lines' buffer. Rows past the block's repeat the first."""
+    slots_h, slots_w, line_step, _, pixel_step, _ = layout
+    count = planes * lines * grid[3]
+    for r in range(padded):
+        pixel = r if r < count else 0
+        line = pixel // grid[3]
+        slot_h = line // lines * taps[0] * slots_h + line % lines * line_step
+        table[at + r] = (slot_h * slots_w + pixel % grid[3] * pixel_step) * channels
+
+
+@inline
+def segment_table(table, at, channels, taps, layout, taps_w):
+    """table[at + s]: where the s-th run of neighbouring elements of a window starts, relative to its row."""
+    slots_h, slots_w, _, line_hop, _, pixel_hop = layout
+    for s in range(taps[0] * taps[1] * taps_w):
+        slot_h = s // (taps_w * taps[1]) * slots_h + s // taps_w % taps[1] * line_hop
+        table[at + s] = (slot_h * slots_w + s % taps_w * pixel_hop) * channels
+
+
+@inline
+def block_extent(block, planes_all, grid, planes, lines):
+    """First plane, planes, first line, lines of a block; blocks hold whole planes or lines of one plane."""
+    per_plane = (grid[2] + lines - 1) // lines
+    if per_plane == 1:
+        plane = block * planes
+        return plane, min(planes, planes_all - plane), 0, lines
+    line = block % per_plane * lines
+    return block // per_plane, 1, line, min(lines, grid[2] - line)
