@@ -57,6 +57,20 @@ def uncompiled() -> Iterator[None]:
         _uncompiled_depth -= 1
 
 
+_compile_only = False
+
+
+@contextlib.contextmanager
+def compile_only() -> Iterator[None]:
+    """Inside, launching a CPU kernel compiles or loads it for these arguments but does not run it."""
+    global _compile_only
+    before, _compile_only = _compile_only, True
+    try:
+        yield
+    finally:
+        _compile_only = before
+
+
 class KernelError(NormcoreError):
     """A kernel that Numba cannot compile; points at the author's file and line."""
 
@@ -100,7 +114,7 @@ class Kernel:
 
     def __getitem__(self, t: Any) -> Callable[..., None]:
         ready = self._ready.get(t.variant)
-        return ready if ready is not None else self._first(t.variant)
+        return ready if ready is not None and not _compile_only else self._first(t.variant)
 
     def text(self, variant: Variant) -> str:
         """The generated module's source."""
@@ -118,23 +132,28 @@ class Kernel:
             return module.kernel  # type: ignore[no-any-return]
 
         def first_call(*arguments: Any) -> None:
-            global statistics
-            misses = sum(module.kernel.stats.cache_misses.values())
+            known, hits = len(module.kernel.overloads), sum(module.kernel.stats.cache_hits.values())
             started = time.perf_counter()
             try:
-                module.kernel(*arguments)
+                if _compile_only:
+                    module.kernel.compile(tuple(module.kernel.typeof_pyval(a) for a in arguments))
+                else:
+                    module.kernel(*arguments)
+                    self._ready[variant] = module.kernel
             except Exception as fault:
                 raise _explained(fault, self.function, module) from fault
-            seconds = time.perf_counter() - started
-            cached = sum(module.kernel.stats.cache_misses.values()) == misses and bool(module.kernel.stats.cache_hits)
-            statistics = Compiled(
-                statistics.compiled + (not cached), statistics.loaded + cached, statistics.seconds + seconds
-            )
-            self._ready[variant] = module.kernel
-            for listener in listeners:
-                listener(self.__name__.strip("_"), seconds, cached)
+            if len(module.kernel.overloads) > known:
+                loaded = sum(module.kernel.stats.cache_hits.values()) > hits
+                _record(self.__name__.strip("_"), time.perf_counter() - started, loaded)
 
         return first_call
+
+
+def _record(name: str, seconds: float, loaded: bool) -> None:
+    global statistics
+    statistics = Compiled(statistics.compiled + (not loaded), statistics.loaded + loaded, statistics.seconds + seconds)
+    for listener in listeners:
+        listener(name, seconds, loaded)
 
 
 class CudaKernel(Kernel):
@@ -183,11 +202,12 @@ def inline(python: Callable[..., Any] | None = None, *, reassociate: bool = Fals
     """Declare a helper that is compiled into every kernel that reaches it.
 
     reassociate: sums may be reordered by the compiler so that they vectorize (fixed at compile time, so results
-    stay the same from run to run). typed: its literals carry their types already.
+    stay the same from run to run). typed: scalar arithmetic whose literals carry their
+    types already; it is inlined whatever its size.
     """
     if python is None:
-        return lambda function: Inline(function, reassociate=reassociate, typed=typed)
-    return Inline(python, reassociate=reassociate, typed=typed)
+        return lambda function: Inline(function, reassociate=reassociate, typed=typed, force=typed)
+    return Inline(python, reassociate=reassociate, typed=typed, force=typed)
 
 
 def _explained(fault: Exception, function: Function, module: Any) -> Exception:

@@ -41,6 +41,7 @@ class Function:
     reassociate: bool = False
     typed: bool = False  # literals carry their types already
     scalar: bool = False  # elementwise arithmetic only: whole-number literals are retyped as well
+    force: bool = False  # inlined whatever its size: a call left in a loop keeps it from vectorizing
 
     def __call__(self, *args: Any) -> Any:
         raise TypeError(f"{self.name} has no Python body; it lives in generated kernels only")
@@ -267,7 +268,7 @@ class Writer:
         shared = f'error_model="numpy", fastmath={{{", ".join(map(repr, flags))}}}'
         if entry:
             return f"@njit(parallel={self.parallel}, cache=True, nogil=True, {shared})"
-        return f"@njit({shared})"
+        return f"@njit(forceinline=True, {shared})" if function.force else f"@njit({shared})"
 
     def _origin(self, function: Function) -> str:
         return f"# {pathlib.Path(function.file).name}:{function.line}\n" if function.file else ""
@@ -280,7 +281,7 @@ def as_function(value: Any, typed: bool = False) -> Function:
 
 @cache
 def _read_once(python: Callable[..., Any], typed: bool) -> Function:
-    return read(python, typed=typed)
+    return read(python, typed=typed, force=typed)
 
 
 def _apply(text: str, edits: list[tuple[int, int, int, str]]) -> str:

@@ -62,7 +62,7 @@ def recalibrate(net: Network, loader: Any) -> bool:
         for name in node.op.calibrates:
             if f"{node.path}.{name}" in net.state:
                 net.state[f"{node.path}.{name}"][...] = 0
-    for number, (x, _) in enumerate(loader.epoch(0), start=1):
+    for number, (x, _) in enumerate(loader.evaluate("train"), start=1):
         bound = net.program(x.shape[0], training=True, keep=False)
         try:
             for binding in bound.bindings:

@@ -13,6 +13,7 @@ from normcore.kernels import kernel as kernel_module
 from normcore.network import Network
 from normcore.registry import default
 from normcore.training import checkpoint as checkpoints
+from normcore.training.compile_ahead import Helper
 from normcore.training.evaluation import Totals, evaluate, recalibrate
 from normcore.training.observer import Observer, Progress
 from normcore.training.optimizer_binding import OptimizerBinding
@@ -120,9 +121,10 @@ class Trainer:
 
     # -- a whole training -------------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
+    def prepare(self, backwards: bool = False) -> None:
         """Open the data, check that they fit the network, and load or compile every kernel a fit needs.
 
+        backwards: last kernel first, as the helper process does that shares the compiling (compile_ahead.py).
         Raises DataError, and ShapeError for a last batch too small for batch statistics.
         """
         if self.loader is None:
@@ -136,9 +138,15 @@ class Trainer:
                 f"{dataset.name}: labels go up to {dataset.classes - 1}, but the network ends in {classes} classes (0 to "
                 f"{classes - 1}); make the last layer's out_features {dataset.classes}"
             )
+        if classes is not None and self.loader.transforms.mixes:
+            raise DataError(
+                f"data.augment: mixup makes shares of classes of the targets, {self.loss.name} takes class numbers; "
+                "leave mixup out"
+            )
         self._check_last_batch()
         before = kernel_module.statistics
-        warm_up(self.net, self.loss, self.optimizer, self._sizes(), self.observer)
+        helper = None if backwards else Helper(self.config, self.net.device.name, self.net.dtype, plugin_files())
+        warm_up(self.net, self.loss, self.optimizer, self._sizes(), self.observer, helper, backwards)
         after = kernel_module.statistics
         self.observer.prepared(after.compiled - before.compiled, after.seconds - before.seconds)
 
@@ -341,6 +349,11 @@ class Trainer:
     def _hook(self, name: str, **arguments: Any) -> None:
         for _ in default().call(name, **arguments):
             pass
+
+
+def plugin_files() -> tuple[str, ...]:
+    """Plugins that were loaded from files: another process must load them as well."""
+    return tuple(p.origin for p in default().plugins if p.digest and not p.error)
 
 
 def component(kind: str, given: Any) -> Any:

@@ -3,12 +3,16 @@
 import math
 from typing import Any, ClassVar
 
+import numpy as np
+
 from normcore.component import Component
 from normcore.errors import ParameterError, ShapeError
 from normcore.kernels import cpu, cu, cuda, inline, prange, real, wide
+from normcore.kernels.warps import ALL, block_sum, warp_sum
 from normcore.op import Array, Tensor
 
 ROWS = 64  # samples a parallel task takes
+BLOCK = 256  # threads of the one block that adds up a batch
 
 
 class Loss(Component):
@@ -117,58 +121,90 @@ def _cross_entropy(y, targets, smoothing, ignored, training, powers, values, rig
     total[2] = wide(counted)
 
 
+@inline
+def _warp_best(value, index):
+    """The largest value over a warp's lanes and the lowest index that has it."""
+    for k in range(5):
+        other = cu.shfl_xor_sync(ALL, value, 16 >> k)
+        place = cu.shfl_xor_sync(ALL, index, 16 >> k)
+        if other > value or (other == value and place < index):
+            value = other
+            index = place
+    return value, index
+
+
 @cuda
 def _cross_entropy_cuda(y, targets, smoothing, ignored, training, counted, values, right, dy):
+    """One warp a sample."""
     count, classes = y.shape
     share = real(1) / real(counted[0])
-    for n in range(cu.grid(1), count, cu.gridsize(1)):
-        values[n] = real(0)
-        right[n] = 0
-        if targets[n] == ignored:
+    lane = cu.threadIdx.x % 32
+    for n in range(cu.grid(1) // 32, count, cu.gridsize(1) // 32):
+        target = targets[n]
+        if target == ignored:
+            if lane == 0:
+                values[n] = real(0)
+                right[n] = 0
             if training:
-                for k in range(classes):
+                for k in range(lane, classes, 32):
                     dy[n, k] = real(0)
         else:
-            best = 0
-            top = y[n, 0]
-            for k in range(classes):
-                if y[n, k] > y[n, best]:
-                    best = k
-                if y[n, k] > top or y[n, k] != y[n, k]:
-                    top = y[n, k]
-            total = real(0)
+            top = real(-math.inf)
+            best = classes
             plain = real(0)
-            for k in range(classes):
-                total += math.exp(y[n, k] - top)
+            for k in range(lane, classes, 32):
                 plain += y[n, k]
-            logarithm = top + math.log(total)
-            loss = (real(1) - smoothing) * (logarithm - y[n, targets[n]])
-            values[n] = loss + smoothing * (logarithm - plain / real(classes))
-            right[n] = best == targets[n]
+                if y[n, k] > top:
+                    top = y[n, k]
+                    best = k
+            top, best = _warp_best(top, best)
+            plain = warp_sum(plain)
+            if plain != plain:  # a NaN: let it into the loss
+                top = plain
+            total = real(0)
+            for k in range(lane, classes, 32):
+                total += math.exp(y[n, k] - top)
+            total = warp_sum(total)
+            if lane == 0:
+                logarithm = top + math.log(total)
+                loss = (real(1) - smoothing) * (logarithm - y[n, target])
+                if smoothing > real(0):
+                    loss += smoothing * (logarithm - plain / real(classes))
+                values[n] = loss
+                right[n] = best == target
             if training:
-                for k in range(classes):
-                    dy[n, k] = math.exp(y[n, k] - top) * (share / total) - share * smoothing / real(classes)
-                dy[n, targets[n]] -= share * (real(1) - smoothing)
+                for k in range(lane, classes, 32):
+                    expected = share * smoothing / real(classes)
+                    if k == target:
+                        expected += share * (real(1) - smoothing)
+                    dy[n, k] = math.exp(y[n, k] - top) * (share / total) - expected
 
 
 @cuda
 def _count_cuda(targets, ignored, counted):
-    if cu.grid(1) == 0:
-        found = 0
-        for n in range(targets.size):
-            if targets[n] != ignored:
-                found += 1
+    """One block."""
+    scratch = cu.shared.array(32, np.int64)
+    found = 0
+    for n in range(cu.threadIdx.x, targets.size, cu.blockDim.x):
+        if targets[n] != ignored:
+            found += 1
+    found = block_sum(found, scratch)
+    if cu.threadIdx.x == 0:
         counted[0] = found
 
 
 @cuda
 def _total_cuda(values, right, counted, total):
-    if cu.grid(1) == 0:
-        losses = wide(0)
-        correct = wide(0)
-        for n in range(values.size):
-            losses += wide(values[n])
-            correct += wide(right[n])
+    """One block."""
+    scratch = cu.shared.array(32, np.float64)
+    losses = wide(0)
+    correct = wide(0)
+    for n in range(cu.threadIdx.x, values.size, cu.blockDim.x):
+        losses += wide(values[n])
+        correct += wide(right[n])
+    losses = block_sum(losses, scratch)
+    correct = block_sum(correct, scratch)
+    if cu.threadIdx.x == 0:
         total[0] = losses
         total[1] = correct
         total[2] = wide(counted[0])
@@ -210,11 +246,11 @@ class CrossEntropy(Loss, name="cross_entropy"):
         )
 
     def forward_cuda(self, t: Any) -> None:
-        _count_cuda[t, 1](t.targets, self.ignore_index, t.counted)
-        _cross_entropy_cuda[t, t.y.shape[0]](
+        _count_cuda[t, (1, BLOCK)](t.targets, self.ignore_index, t.counted)
+        _cross_entropy_cuda[t, 32 * t.y.shape[0]](
             t.y, t.targets, t.scalar(self.label_smoothing), self.ignore_index, t.training, t.counted, t.values, t.right, t.dy
         )
-        _total_cuda[t, 1](t.values, t.right, t.counted, t.total)
+        _total_cuda[t, (1, BLOCK)](t.values, t.right, t.counted, t.total)
 
 
 @cpu
@@ -251,16 +287,20 @@ def _differences(row, target, share, out):
 
 @cuda
 def _mean_squared_cuda(y, targets, training, values, dy):
+    """One warp a sample."""
     count, size = y.shape
     share = real(2) / real(count * size)
-    for n in range(cu.grid(1), count, cu.gridsize(1)):
+    lane = cu.threadIdx.x % 32
+    for n in range(cu.grid(1) // 32, count, cu.gridsize(1) // 32):
         total = real(0)
-        for k in range(size):
+        for k in range(lane, size, 32):
             difference = y[n, k] - targets[n, k]
             total += difference * difference
             if training:
                 dy[n, k] = share * difference
-        values[n] = total / real(size)
+        total = warp_sum(total)
+        if lane == 0:
+            values[n] = total / real(size)
 
 
 class MeanSquaredError(Loss, name="mse"):
@@ -280,8 +320,8 @@ class MeanSquaredError(Loss, name="mse"):
         n = t.y.shape[0]
         t.right[...] = 0
         t.counted[...] = n
-        _mean_squared_cuda[t, n](t.y.reshape(n, -1), t.targets.reshape(n, -1), t.training, t.values, t.dy.reshape(n, -1))
-        _total_cuda[t, 1](t.values, t.right, t.counted, t.total)
+        _mean_squared_cuda[t, 32 * n](t.y.reshape(n, -1), t.targets.reshape(n, -1), t.training, t.values, t.dy.reshape(n, -1))
+        _total_cuda[t, (1, BLOCK)](t.values, t.right, t.counted, t.total)
 
 
 BUILT_IN = (CrossEntropy, MeanSquaredError)

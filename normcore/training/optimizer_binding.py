@@ -88,7 +88,7 @@ class OptimizerBinding:
         if self.device.name == "cpu":
             square_sums[t](t.g, t.starts, t.stops, self._partial)
         else:
-            square_sums_cuda[t, t.starts.size](t.g, t.starts, t.stops, self._partial)
+            square_sums_cuda[t, (t.starts.size, 256)](t.g, t.starts, t.stops, self._partial)
         return math.sqrt(math.fsum(self.device.to_host(self._partial)))
 
     def arrays(self) -> dict[str, Any]:

@@ -8,9 +8,12 @@ import math
 from dataclasses import field
 from typing import Any, ClassVar
 
+import numpy as np
+
 from normcore.component import Component
 from normcore.errors import ParameterError
 from normcore.kernels import cpu, cu, cuda, inline, prange, real, wide
+from normcore.kernels.warps import block_sum
 
 CHUNK = 16384  # elements a task takes
 
@@ -222,11 +225,15 @@ def square_sums(g, starts, stops, partial):
 
 @cuda
 def square_sums_cuda(g, starts, stops, partial):
-    for c in range(cu.grid(1), starts.size, cu.gridsize(1)):
-        total = wide(0)
-        for i in range(starts[c], stops[c]):
-            total += wide(g[i]) * wide(g[i])
-        partial[c] = total
+    """One block a chunk; a thread adds up few enough numbers for float32."""
+    scratch = cu.shared.array(32, np.float64)
+    c = cu.blockIdx.x
+    total = real(0)
+    for i in range(starts[c] + cu.threadIdx.x, stops[c], cu.blockDim.x):
+        total += g[i] * g[i]
+    everything = block_sum(wide(total), scratch)
+    if cu.threadIdx.x == 0:
+        partial[c] = everything
 
 
 BUILT_IN = (Adam, AdamW, Sgd)

@@ -1,11 +1,15 @@
 """Loading or compiling every kernel before the first step, one by one, so that the user sees it happen.
 
-Each call of the programs runs once on zeros; parameters, state and the optimizer's slots are put back after.
+On the CPU the calls of the programs go through their kernels without running them, so any order is fine. Kernels of
+a GPU compile when they are launched: there every call runs once, in order, on zeros, and parameters, state and the
+optimizer's slots are put back after.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
+from normcore.kernels import kernel
 from normcore.network import Network
 from normcore.training.observer import Observer
 from normcore.training.optimizer_binding import OptimizerBinding
@@ -17,8 +21,13 @@ def warm_up(
     optimizer: OptimizerBinding | None,
     sizes: tuple[set[int], set[int]],
     observer: Observer,
+    helper: Any = None,
+    backwards: bool = False,
 ) -> None:
-    """Run everything that steps of these batch sizes (for training, for evaluation) will run."""
+    """Run everything that steps of these batch sizes (for training, for evaluation) will run.
+
+    helper: started when the first kernel turns out to need compiling; it works from the other end.
+    """
     calls: list[tuple[str, Callable[[], None]]] = []
     for training, batches in zip((True, False), sizes, strict=True):
         for batch in sorted(batches, reverse=True):
@@ -28,11 +37,18 @@ def warm_up(
     kept = [(a, a.copy()) for a in (net.store.flat, net.store.flat_gradients, *net.state.values())]
     if optimizer is not None:
         kept += [(a, a.copy()) for a in (getattr(optimizer.t, s) for s in optimizer.optimizer.slots)]
+    compiling_only = kernel.compile_only if net.device.name == "cpu" else contextlib.nullcontext
     try:
-        for number, (label, call) in enumerate(calls, start=1):
+        for number, (label, call) in enumerate(reversed(calls) if backwards else calls, start=1):
             observer.preparing(number, len(calls), label)
-            call()
+            compiled = kernel.statistics.compiled
+            with compiling_only():
+                call()
+            if helper is not None and kernel.statistics.compiled > compiled:
+                helper.start()
     finally:
+        if helper is not None:
+            helper.stop()
         for array, values in kept:
             array[...] = values
         if optimizer is not None:
@@ -47,12 +63,8 @@ def _program_calls(net: Network, loss: Any, batch: int, training: bool) -> list[
     x = net.device.empty(nbytes).view(net.dtype)[: program.graph.input.tensor.size]
     x[...] = 0
     bound.t.targets[...] = 0
-
-    def begin() -> None:
-        program.set_input(x.reshape(program.graph.input.tensor.shape))
-
-    calls: list[tuple[str, Callable[[], None]]] = [("input", begin)]
-    calls += [(f"{_owner(call)} forward", call) for call in program.forward_calls]
+    program.set_input(x.reshape(program.graph.input.tensor.shape))
+    calls: list[tuple[str, Callable[[], None]]] = [(f"{_owner(call)} forward", call) for call in program.forward_calls]
     calls.append(("loss", bound.run))
     if training:
         calls += [(f"{_owner(call)} backward", call) for call in program.backward_calls]
