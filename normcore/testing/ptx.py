@@ -33,7 +33,7 @@ DOUBLE = re.compile(
 )
 REGISTERS = re.compile(r"Used (\d+) registers")
 SPILLS = re.compile(r"(\d+) bytes spill")
-SHARED = re.compile(r"(\d+) bytes smem")
+SHARED = re.compile(r"\.shared\b.*\.b8 \w+\[(\d+)\]")  # the assembler does not count what the linker places
 STACK = re.compile(r"(\d+) bytes stack frame")
 
 
@@ -154,7 +154,7 @@ def resources(launch: Launch, architecture: str = "sm_90") -> Resources:
         _number(REGISTERS, log),
         sum(map(int, SPILLS.findall(log))),
         _number(STACK, log),
-        _number(SHARED, log),
+        sum(map(int, SHARED.findall(text))),
         double,
         _says_wide(launch.kernel),
     )
