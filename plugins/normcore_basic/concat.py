@@ -75,6 +75,7 @@ class Concat(Op, name="concat", source="Szegedy et al. 2015, arXiv:1409.4842"):
     axis: int = 1
 
     inputs = ("*xs",)
+    role = "concat"
     formats = ("channels_last", "channels_first")
     backward_needs = ()
 
