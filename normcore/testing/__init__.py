@@ -4,8 +4,8 @@
     @normcore.testing.parametrize_checks("my_norm")  the same checks as pytest cases
     Sample, ErrorSample                              what an op declares for it
 
-Needs neither pytest nor hypothesis; parametrize_checks alone imports pytest. Everything is imported at its first
-use, so that an op file that declares samples loads nothing else.
+Needs neither pytest nor hypothesis; parametrize_checks alone imports pytest. Everything is imported at its
+first use, so that an op file that declares samples loads nothing else.
 """
 
 import importlib
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from normcore.testing.outcome import Outcome, Report
     from normcore.testing.parametrize import parametrize_checks
     from normcore.testing.samples import ErrorSample, Sample
-    from normcore.testing.suite import check_names, check_op, check_one
+    from normcore.testing.suite import check_names, check_one, check_op
 
 _HOMES = {
     "ErrorSample": "samples",
@@ -28,7 +28,16 @@ _HOMES = {
     "parametrize_checks": "parametrize",
 }
 
-__all__ = [*_HOMES]
+__all__ = [
+    "ErrorSample",
+    "Outcome",
+    "Report",
+    "Sample",
+    "check_names",
+    "check_one",
+    "check_op",
+    "parametrize_checks",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,274 @@
+"""Ops with one planted fault each, for test_faults.py: the table of what the conformance suite must catch."""
+
+import math
+
+import numpy as np
+
+import normcore
+from normcore.kernels import cpu, inline, prange, real
+from normcore.testing.samples import ErrorSample, Sample
+
+CALLS = []
+
+
+@inline
+def _square_row(x, y):
+    for i in range(x.size):
+        y[i] = x[i] * x[i]
+
+
+@cpu
+def _squares(x, y):
+    for n in prange(x.shape[0]):
+        _square_row(x[n], y[n])
+
+
+@inline
+def _slope_row(x, dy, dx):
+    for i in range(x.size):
+        dx[i] = 2.0 * x[i] * dy[i]
+
+
+@cpu
+def _slopes(x, dy, dx):
+    for n in prange(x.shape[0]):
+        _slope_row(x[n], dy[n], dx[n])
+
+
+class Square(normcore.Op, name="square"):
+    """x * x, without a fault."""
+
+    samples = (Sample("a vector", shape=(4, 9)),)
+
+    def plan(self, x):
+        return normcore.Plan(y=x.shape)
+
+    def forward_cpu(self, t):
+        _squares[t](t.x, t.y)
+
+    def backward_cpu(self, t):
+        _slopes[t](t.x, t.dy, t.dx)
+
+    def reference(self, x):
+        return x**2
+
+
+# -- one fault each ----------------------------------------------------------------------------------------
+
+
+@cpu
+def _beyond(x, y):
+    """Numba's arrays know no bounds: the element behind the end belongs to somebody else."""
+    for i in range(x.shape[0] * x.shape[1] + 1):
+        n = i // x.shape[1]
+        c = i - n * x.shape[1]
+        y[n, c] = x[min(n, x.shape[0] - 1), c] * x[min(n, x.shape[0] - 1), c]
+
+
+class WritesBeyond(Square, name="writes_beyond"):
+    """Writes one element behind its output."""
+
+    def forward_cpu(self, t):
+        _beyond[t](t.x, t.y)
+
+
+@cpu
+def _three_x(x, dy, dx):
+    for n in prange(x.shape[0]):
+        for i in range(x.shape[1]):
+            dx[n, i] = 3.0 * x[n, i] * dy[n, i]
+
+
+class WrongGradient(Square, name="wrong_gradient"):
+    """Its derivative is 3 x."""
+
+    def backward_cpu(self, t):
+        _three_x[t](t.x, t.dy, t.dx)
+
+
+@cpu
+def _adds(x, dy, dx):
+    for n in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            dx[n, i] += 2.0 * x[n, i] * dy[n, i]
+
+
+class Accumulates(Square, name="accumulates"):
+    """Adds to the input gradient instead of writing it."""
+
+    def backward_cpu(self, t):
+        _adds[t](t.x, t.dy, t.dx)
+
+
+@cpu
+def _in_place(x, y):
+    for n in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            y[n, i] = x[n, i] * x[n, i]
+            x[n, i] = y[n, i]
+
+
+class ChangesInput(Square, name="changes_input"):
+    """Leaves its result in its input."""
+
+    def forward_cpu(self, t):
+        _in_place[t](t.x, t.y)
+
+
+@cpu
+def _first_rows(x, y):
+    for n in range(x.shape[0] - 1):
+        for i in range(x.shape[1]):
+            y[n, i] = x[n, i] * x[n, i]
+
+
+class LeavesElements(Square, name="leaves_elements"):
+    """Does not write the last sample's output."""
+
+    def forward_cpu(self, t):
+        _first_rows[t](t.x, t.y)
+
+
+@cpu
+def _in_double(x, scale, y):
+    for n in prange(x.shape[0]):
+        for i in range(x.shape[1]):
+            y[n, i] = x[n, i] * x[n, i] * scale
+
+
+class ComputesInDouble(Square, name="computes_in_double"):
+    """Multiplies by a Python float, which is a float64 in the kernel."""
+
+    def forward_cpu(self, t):
+        _in_double[t](t.x, 1.0, t.y)
+
+
+class KeepsState(Square, name="keeps_state"):
+    """Counts its calls outside the arrays that the engine gave it."""
+
+    def forward_cpu(self, t):
+        CALLS.append(1)
+        _squares[t](t.x, t.y)
+        t.y[...] += t.y.dtype.type(len(CALLS))
+
+
+@cpu
+def _race(x, total, y):
+    total[0] = real(0)
+    for n in prange(x.shape[0]):
+        for i in range(x.shape[1]):
+            total[0] += math.exp(x[n, i])
+    for n in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            y[n, i] = x[n, i] / total[0]
+
+
+class Races(Square, name="races"):
+    """Threads add to one number at the same time."""
+
+    differentiable = False
+
+    def plan(self, x):
+        return normcore.Plan(y=x.shape, workspace={"total": normcore.Array((1,))})
+
+    def forward_cpu(self, t):
+        _race[t](t.x, t.total, t.y)
+
+    def reference(self, x):
+        return x / np.exp(x).sum()
+
+
+@cpu
+def _without_nan(x, y):
+    for n in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            y[n, i] = x[n, i] * x[n, i] if x[n, i] == x[n, i] else 0.0
+
+
+class SwallowsNan(Square, name="swallows_nan"):
+    """Gives 0 for NaN."""
+
+    def forward_cpu(self, t):
+        _without_nan[t](t.x, t.y)
+
+
+class TrainsOtherwise(Square, name="trains_otherwise"):
+    """Twice as large in inference."""
+
+    def forward_cpu(self, t):
+        _squares[t](t.x, t.y)
+        if not t.training:
+            t.y[...] *= 2
+
+
+class Undocumented(Square, name="undocumented"):
+    strength: float = 1.0
+
+
+class ForgetsParameter(Square, name="forgets_parameter"):
+    """x * x."""
+
+    strength: float = 1.0
+
+
+class AcceptsAnything(Square, name="accepts_anything"):
+    """Takes the shape it declares as wrong."""
+
+    error_samples = (ErrorSample("rank 3", shape=(2, 3, 4), message_contains="expected"),)
+
+
+class WrongMessage(Square, name="wrong_message"):
+    """Refuses without saying why."""
+
+    error_samples = (ErrorSample("rank 3", shape=(2, 3, 4), message_contains="expected a matrix"),)
+
+    def plan(self, x):
+        if len(x.shape) != 2:
+            raise normcore.ShapeError("no")
+        return super().plan(x)
+
+
+class WrongValue(Square, name="wrong_value"):
+    """The reference says x^3."""
+
+    def reference(self, x):
+        return x**3
+
+
+class NeedsSamples(Square, name="needs_samples"):
+    """Has a parameter without a default (strength) and no samples."""
+
+    strength: float
+
+    samples = ()
+
+
+class KnowsItsBatch(Square, name="knows_its_batch"):
+    """Refuses an empty batch, though it has no statistics over the batch."""
+
+    def plan(self, x):
+        if not x.shape[0]:
+            raise normcore.ShapeError("no samples")
+        return super().plan(x)
+
+
+# fault -> (the check that must catch it, words of its message)
+FAULTS = {
+    WritesBeyond: ("bounds", "wrote 0 bytes behind the end"),
+    WrongGradient: ("gradients", "central differences give"),
+    Accumulates: ("overwrites", "gradient of the input"),
+    ChangesInput: ("inputs_unmodified", "input 0 after forward"),
+    LeavesElements: ("overwrites", "over memory full of NaN"),
+    ComputesInDouble: ("single_precision", "computes in float64"),
+    KeepsState: ("repeatable", "second run"),
+    Races: ("threads", "2 threads against 1"),
+    SwallowsNan: ("nan", "nan in input 0"),
+    TrainsOtherwise: ("modes", "in inference"),
+    Undocumented: ("docs", "no docstring"),
+    ForgetsParameter: ("docs", "strength"),
+    AcceptsAnything: ("errors", "was accepted"),
+    WrongMessage: ("errors", "does not contain"),
+    WrongValue: ("value", "expected"),
+    NeedsSamples: ("samples", "strength"),
+    KnowsItsBatch: ("empty_batch", "no samples"),
+}

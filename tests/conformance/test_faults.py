@@ -1,0 +1,94 @@
+"""The conformance suite catches what it is there for: a table of planted faults, each caught by its check."""
+
+import importlib.util
+import pathlib
+
+import numba
+import pytest
+
+import normcore
+import normcore.testing
+from normcore.testing.running import Case, Runner, parallel_from
+from normcore.testing.samples import Sample
+
+
+def _load():
+    path = pathlib.Path(__file__).with_name("faulty_ops.py")
+    spec = importlib.util.spec_from_file_location("faulty_ops", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+faulty = _load()
+
+
+@pytest.mark.parametrize("cls", faulty.FAULTS, ids=lambda cls: cls.name)
+def test_fault_is_caught(cls):
+    check, words = faulty.FAULTS[cls]
+    outcome = normcore.testing.check_one(cls, check)
+    assert outcome.status == "failed", outcome
+    assert words in outcome.detail
+
+
+def test_an_op_without_fault_passes():
+    report = normcore.testing.check_op(faulty.Square)
+    assert not report.failed, [str(o) for o in report.failed]
+    passed = {o.check for o in report.outcomes if o.status == "passed"}
+    assert {check for check, _ in faulty.FAULTS.values()} - passed == {"errors"}  # it declares none
+    assert report.ok
+
+
+def test_the_smallest_failing_input_is_named():
+    outcome = normcore.testing.check_one(faulty.WrongGradient, "gradients")
+    assert outcome.shapes == ((1, 1),)
+    assert "smallest failing input: shapes [(1, 1)], seed 0" in str(outcome)
+    again = normcore.testing.check_one(
+        faulty.WrongGradient, "gradients", shapes=outcome.shapes, seed=outcome.seed
+    )
+    assert again.status == "failed"
+
+
+def test_an_unknown_check_names_the_nearest():
+    with pytest.raises(normcore.PluginError, match="did you mean 'gradients'"):
+        normcore.testing.check_one(faulty.Square, "gradient")
+
+
+def test_expected_failures_must_fail():
+    mark = normcore.testing.parametrize_checks(faulty.WrongValue, expected_failures={"value": "planted"})
+    cases = {case.id: case for case in mark.args[1]}
+    (xfail,) = cases["wrong_value-value"].marks
+    assert xfail.kwargs["strict"] and xfail.kwargs["reason"] == "planted"
+    assert not cases["wrong_value-nan"].marks
+
+
+def test_elementwise_loops_do_not_depend_on_threads():
+    """The conformance suite leaves this to one op: the engine writes the same loops for all of them."""
+
+    @normcore.elementwise
+    class shifted_cube:
+        """(x + shift)^3"""
+
+        shift: float = 0.5
+
+        def forward(x, shift):
+            return (x + shift) ** 3
+
+        def derivative(x, y, shift):
+            return 3.0 * (x + shift) ** 2
+
+    case = Case.of(shifted_cube, Sample("several chunks", shape=(9, 5000)))
+    with parallel_from(0):
+        runner = Runner(case, "float32")
+        runner.threshold = 0
+    inputs = runner.cast(case.inputs())
+    before = numba.get_num_threads()
+    runs = []
+    for threads in (1, 2):
+        try:
+            numba.set_num_threads(threads)
+            runs.append(runner.run(inputs))
+        finally:
+            numba.set_num_threads(before)
+    for (_, a), (_, b) in zip(runs[0].arrays(), runs[1].arrays(), strict=True):
+        assert (a == b).all()
