@@ -267,7 +267,8 @@ class Writer:
             return "@cu.jit" if entry else "@cu.jit(device=True)"
         shared = f'error_model="numpy", fastmath={{{", ".join(map(repr, flags))}}}'
         if entry:
-            return f"@njit(parallel={self.parallel}, cache=True, nogil=True, {shared})"
+            parallel = self.parallel and "prange" in function.text  # Numba warns where there is nothing to spread
+            return f"@njit(parallel={parallel}, cache=True, nogil=True, {shared})"
         return f"@njit(forceinline=True, {shared})" if function.force else f"@njit({shared})"
 
     def _origin(self, function: Function) -> str:
