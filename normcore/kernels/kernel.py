@@ -173,17 +173,13 @@ class CudaKernel(Kernel):
         launch = t.device.launcher(module.kernel, extent, t.variant.dtype)
 
         def first_call(*arguments: Any) -> None:
-            global statistics
             started = time.perf_counter()
             try:
                 launch(*arguments)
             except Exception as fault:
                 raise _explained(fault, self.function, module) from fault
-            seconds = time.perf_counter() - started
-            statistics = Compiled(statistics.compiled + 1, statistics.loaded, statistics.seconds + seconds)
             self._ready[t.variant] = module.kernel
-            for listener in listeners:
-                listener(self.__name__.strip("_"), seconds, False)
+            _record(self.__name__.strip("_"), time.perf_counter() - started, False)
 
         return first_call
 
