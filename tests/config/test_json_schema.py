@@ -23,8 +23,8 @@ TYPES = {
 }
 KEYWORDS = {
     "$ref", "anyOf", "type", "const", "enum", "pattern", "minimum", "properties", "patternProperties",
-    "required", "additionalProperties", "minProperties", "maxProperties", "items", "prefixItems", "minItems", "maxItems",
-    "description", "default", "title", "$schema", "$defs",
+    "required", "additionalProperties", "minProperties", "maxProperties", "items", "prefixItems",
+    "minItems", "maxItems", "description", "default", "title", "$schema", "$defs",
 }  # fmt: skip
 
 

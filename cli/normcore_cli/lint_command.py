@@ -1,0 +1,48 @@
+"""`normcore lint FILE`: everything that is wrong with a network's file, without training it."""
+
+import click
+
+from normcore_cli import options
+
+
+@click.command("lint")
+@click.argument("file")
+@options.configuration
+@options.as_json
+def command(
+    file: str, overrides: tuple[str, ...], plugins: tuple[str, ...], allow_plugins: bool, as_json: bool
+) -> int:
+    """Check FILE: its YAML, names, types and values, then every layer's shapes. Exit status 2 when it has
+    faults.
+
+    Each fault stands in a line of its own as file:line:column. The data are opened for their shape.
+    """
+    import dataclasses
+
+    from normcore.errors import ConfigError
+
+    try:
+        layers = _check(file, overrides, plugins, allow_plugins)
+    except ConfigError as fault:
+        if not as_json:
+            raise
+        options.print_json({"ok": False, "problems": [dataclasses.asdict(p) for p in fault.problems]})
+        return fault.exit_status
+    if as_json:
+        options.print_json({"ok": True, "problems": []})
+    else:
+        click.echo(f"{file}: no problems ({layers} layers)")
+    return 0
+
+
+def _check(file: str, overrides: tuple[str, ...], plugins: tuple[str, ...], allow_plugins: bool) -> int:
+    """The number of layers. Raises ConfigError."""
+    from normcore.graph.build import build
+
+    config = options.load(file, overrides, plugins, allow_plugins)
+    shape, batch = config.input, 1
+    if config.data is not None and config.source is not None:
+        batch = config.data.batch_size
+        shape = shape or config.data.transforms().output_shape(config.source.load(config.base).shape)
+    graph = build(config.network, shape or (), batch, "float32")
+    return len(graph.nodes)

@@ -1,0 +1,108 @@
+"""Options that several commands share, and what they mean."""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from normcore.config.config import Config
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def debug(command: F) -> F:
+    return click.option(
+        "--debug", is_flag=True, expose_value=False, help="Show Python's traceback of an error."
+    )(command)
+
+
+def as_json(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def device(command: F) -> F:
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where kernels run; auto takes the GPU where it works.",
+    )(command)
+
+
+def plugin(command: F) -> F:
+    return click.option(
+        "--plugin",
+        "plugins",
+        multiple=True,
+        metavar="FILE",
+        help="Load the ops of this Python file too (repeatable).",
+    )(command)
+
+
+def configuration(command: F) -> F:
+    """--set, --plugin, --allow-plugins and --debug: everything that reading a network's file takes."""
+    command = debug(command)
+    command = click.option(
+        "--allow-plugins", is_flag=True, help="Run the plugin files that the network's file names."
+    )(command)
+    command = plugin(command)
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change a value of the file: --set train.epochs=3 (repeatable).",
+    )(command)
+
+
+def load(file: str, overrides: Sequence[str], plugins: Sequence[str], allow_plugins: bool) -> "Config":
+    """The configuration in a file, or of a run when `file` is its folder."""
+    from normcore.config.config import load as load_config
+
+    quiet_warnings()
+    path = Path(file)
+    if path.is_dir() and (path / "config.yaml").is_file():
+        path = path / "config.yaml"
+    return load_config(path if path != Path(file) else file, overrides, None, plugins, allow_plugins)
+
+
+def load_plugins(plugins: Sequence[str]) -> Any:
+    """The registry with plugin files loaded."""
+    from normcore.registry import default
+
+    quiet_warnings()
+    registry = default()
+    for file in plugins:
+        registry.load_file(file)
+    return registry
+
+
+def print_json(value: Any) -> None:
+    """On standard output; NaN and infinities, which JSON lacks, as null."""
+    click.echo(json.dumps(_finite(value), indent=1, ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return None
+    return value
+
+
+def quiet_warnings() -> None:
+    """A warning is one line for the user, without the source line that raised it."""
+
+    def show(
+        message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:
+        click.echo(f"warning: {message}", err=True)
+
+    warnings.showwarning = show

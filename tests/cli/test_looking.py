@@ -1,0 +1,105 @@
+"""Commands that only look: lint, summary, ops, plugins, schema."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+PLUGIN = """
+import normcore
+
+@normcore.elementwise(source="nobody 2024")
+class twice:
+    "y = 2 x"
+    factor: float = 2.0
+    def forward(x, factor): return factor * x
+    def derivative(x, y, factor): return factor
+
+@normcore.hookimpl
+def normcore_ops(): return [twice]
+"""
+
+
+def test_lint(normcore: Any) -> None:
+    found = normcore("lint", "net.yaml")
+    assert (found.status, found.out) == (0, "net.yaml: no problems (3 layers)\n")
+    assert json.loads(normcore("lint", "net.yaml", "--json").out) == {"ok": True, "problems": []}
+
+
+def test_lint_lists_every_problem(normcore: Any) -> None:
+    Path("bad.yaml").write_text(
+        "data: {source: mnist_sample}\nnetwork: [rleu, {relu: 3}]\n", encoding="utf-8"
+    )
+    found = normcore("lint", "bad.yaml")
+    assert found.status == 2
+    assert found.err.splitlines() == [
+        "bad.yaml:2:11: unknown op 'rleu'; did you mean 'relu'?",
+        "bad.yaml:2:24: relu takes no parameters, got 3; write it alone",
+        "2 problems",
+    ]
+    answer = normcore("lint", "bad.yaml", "--json")
+    assert answer.status == 2
+    assert [(p["line"], p["column"]) for p in json.loads(answer.out)["problems"]] == [(2, 11), (2, 24)]
+
+
+def test_lint_finds_shapes_that_do_not_fit(normcore: Any) -> None:
+    found = normcore("lint", "net.yaml", "--set", "network.0={max_pool: 40}")
+    assert found.status == 2
+    assert "max_pool1 does not fit behind input" in found.err
+
+
+def test_summary(normcore: Any) -> None:
+    found = normcore("summary", "net.yaml", "--device", "cpu")
+    assert found.status == 0
+    assert "tiny: input [1, 28, 28], batch 500, float32 on cpu" in found.out
+    assert "batch_norm1" in found.out and "500x16" in found.out and "32 parameters" in found.out
+    answer = json.loads(normcore("summary", "net.yaml", "--device", "cpu", "--batch", "2", "--json").out)
+    assert [layer["op"] for layer in answer["layers"]] == ["max_pool", "flatten", "batch_norm"]
+    assert answer["layers"][-1]["output_shape"] == [2, 16]
+    assert {"parameters", "flops", "activation_bytes", "memory_format", "fused"} <= set(answer["layers"][0])
+    assert answer["parameters"] == 32
+
+
+def test_ops(normcore: Any) -> None:
+    found = normcore("ops")
+    assert found.status == 0
+    assert "batch_norm" in found.out
+    listed = json.loads(normcore("ops", "--json").out)
+    assert [op["name"] for op in listed] == sorted(op["name"] for op in listed)
+    shown = normcore("ops", "show", "bn").out
+    assert shown.startswith("batch_norm (bn)")
+    assert "eps = 1e-05  (float)" in shown and "1502.03167" in shown and "xhat" in shown
+    unknown = normcore("ops", "show", "batchnorm")
+    assert unknown.status == 2
+    assert "did you mean 'batch_norm'?" in unknown.err
+
+
+def test_plugin_files(normcore: Any) -> None:
+    Path("mine.py").write_text(PLUGIN, encoding="utf-8")
+    shown = normcore("ops", "show", "twice", "--plugin", "mine.py").out
+    assert "y = 2 x" in shown and "return factor * x" in shown and "nobody 2024" in shown
+    listed = json.loads(normcore("plugins", "list", "--plugin", "mine.py", "--json").out)
+    mine = next(plugin for plugin in listed if plugin["name"] == "mine")
+    assert mine["brings"] == {"op": ["twice"]} and len(mine["sha256"]) == 64
+    assert normcore("lint", "net.yaml", "--set", "network.2=twice", "--plugin", "mine.py").status == 0
+    missing = normcore("ops", "--plugin", "absent.py")
+    assert missing.status == 2
+    assert "absent.py: there is no such file" in missing.err
+
+
+def test_a_broken_plugin_is_set_aside(normcore: Any, monkeypatch: Any) -> None:
+    from normcore import registry as registries
+
+    broken = registries.Plugin("broken", "broken", error="ImportError: no such module", trace=("  line 3",))
+    registries.default().plugins.append(broken)
+    found = normcore("plugins")
+    assert found.status == 0
+    assert "set aside" in found.out and "ImportError: no such module" in found.out
+    assert normcore("lint", "net.yaml").status == 0
+
+
+def test_schema(normcore: Any) -> None:
+    found = normcore("schema")
+    schema = json.loads(found.out)
+    assert found.status == 0
+    assert schema["$schema"].endswith("2020-12/schema")
+    assert "op.batch_norm" in schema["$defs"]

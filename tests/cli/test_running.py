@@ -1,0 +1,187 @@
+"""train, eval, predict and warm on a network of three kernels: folders, resuming, interrupting, bad input."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TRAIN = ("train", "net.yaml", "--device", "cpu")
+
+# Sends Ctrl-C to the process in the third step, once.
+CTRL_C = """
+import signal
+import normcore
+
+@normcore.hookimpl
+def normcore_step_end(step):
+    if step == 3:
+        signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_a_run_from_beginning_to_end(normcore: Any) -> None:
+    found = normcore(*TRAIN, "--seed", "5")
+    assert found.status == 0
+    assert "epoch 1/1" in found.out and "images/s" in found.out and "done: 1 epochs" in found.out
+    run = Path("runs/tiny-1")
+    assert (run / "checkpoints" / "best.safetensors").is_file()
+    (metrics,) = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    assert {"epoch", "step", "train_loss", "train_accuracy", "test_loss", "test_accuracy"} <= set(metrics)
+    assert {"learning_rate", "seconds", "images_per_second"} <= set(metrics)
+    assert json.loads((run / "environment.json").read_text(encoding="utf-8"))["seed"] == 5
+    assert "seed: 5" in (run / "config.yaml").read_text(encoding="utf-8")
+
+    evaluated = json.loads(normcore("eval", run, "--device", "cpu", "--json").out)
+    assert evaluated["test_accuracy"] == metrics["test_accuracy"]
+    assert evaluated["test_loss"] == pytest.approx(metrics["test_loss"])
+    assert "test: accuracy" in normcore("eval", run, "--device", "cpu").out
+
+    Image.fromarray(np.full((28, 28), 7, np.uint8)).save("digit.png")
+    np.save("digit.npy", np.full((28, 28), 7, np.uint8))
+    answers = json.loads(normcore("predict", run, "digit.png", "digit.npy", "--device", "cpu", "--json").out)
+    assert [a["file"] for a in answers] == ["digit.png", "digit.npy"]
+    assert sum(answers[0]["probabilities"]) == pytest.approx(1.0)
+    assert answers[0]["probabilities"] == answers[1]["probabilities"]
+    assert answers[0]["probability"] == max(answers[0]["probabilities"])
+    assert "digit.png: class" in normcore("predict", run, "digit.png", "--device", "cpu").out
+
+    Path("text.png").write_text("no image", encoding="utf-8")
+    bad = normcore("predict", run, "text.png", "--device", "cpu")
+    assert bad.status == 1
+    assert "text.png is no readable image" in bad.err
+
+
+def test_runs_are_numbered_and_out_is_not_overwritten(normcore: Any) -> None:
+    assert normcore(*TRAIN).status == normcore(*TRAIN).status == 0
+    assert Path("runs/tiny-2").is_dir()
+    found = normcore(*TRAIN, "--out", "runs/tiny-1")
+    assert found.status == 2
+    assert "exists already" in found.err and "--resume" in found.err
+
+
+def test_json_output_is_only_json(normcore: Any) -> None:
+    found = normcore(*TRAIN, "--json")
+    answer = json.loads(found.out)
+    assert answer["metrics"]["epoch"] == 1
+    assert Path(answer["run"]).is_dir()
+    assert "epoch 1/1" in found.err
+
+
+def test_interrupting_and_resuming(normcore: Any) -> None:
+    Path("stop.py").write_text(CTRL_C, encoding="utf-8")
+    found = normcore(*TRAIN, "--out", "a", "--plugin", "stop.py", "--epochs", "2")
+    assert found.status == 130
+    assert "interrupted; checkpoint" in found.err
+    assert "go on with: normcore train --out a --resume --device cpu --plugin stop.py" in found.err
+    assert "stop.py" in Path("a/environment.json").read_text(encoding="utf-8")
+
+    from normcore.registry import default
+
+    default.cache_clear()
+    assert normcore("train", "--out", "a", "--resume", "--device", "cpu").status == 0
+    assert normcore(*TRAIN, "--out", "b", "--epochs", "2").status == 0
+    for name in ("best", "epoch-0002-000000"):
+        resumed, whole = (Path(run, "checkpoints", f"{name}.safetensors").read_bytes() for run in "ab")
+        assert resumed == whole  # bit for bit
+
+
+def test_lengthening_a_finished_run(normcore: Any) -> None:
+    assert normcore(*TRAIN, "--out", "a").status == 0
+    found = normcore(*TRAIN, "--out", "a", "--resume", "--epochs", "2")
+    assert found.status == 0
+    assert len(Path("a/metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+    assert normcore("train", "--out", "a", "--resume", "--device", "cpu").status == 0  # nothing is left to do
+
+
+def test_resuming_with_other_settings_lists_them(normcore: Any) -> None:
+    assert normcore(*TRAIN, "--out", "a").status == 0
+    found = normcore(
+        *TRAIN, "--out", "a", "--resume", "--set", "optimizer.sgd.lr=0.5", "--set", "data.batch_size=250"
+    )
+    assert found.status == 2
+    assert "data.batch_size: 500, now 250" in found.err
+    assert "optimizer.sgd.lr: 0.1, now 0.5" in found.err
+
+
+def test_resuming_what_is_not_there(normcore: Any) -> None:
+    found = normcore(*TRAIN, "--out", "fresh", "--resume")
+    assert found.status == 0
+    assert "training starts from the beginning" in found.err
+    assert normcore(*TRAIN, "--resume").status == 2
+    assert normcore("train", "--out", "absent", "--resume").status == 2
+    Path("other").mkdir()
+    Path("other/thing").touch()
+    found = normcore(*TRAIN, "--out", "other", "--resume")
+    assert found.status == 2
+    assert "expected a run's folder" in found.err
+
+
+def test_a_damaged_checkpoint_is_called_damaged(normcore: Any) -> None:
+    assert normcore(*TRAIN, "--out", "a").status == 0
+    for name in ("best", "epoch-0001-000000"):
+        path = Path("a/checkpoints", f"{name}.safetensors")
+        path.write_bytes(path.read_bytes()[:-8])
+    found = normcore("eval", "a", "--device", "cpu")
+    assert found.status == 1
+    assert "damaged" in found.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--set", "train.epoch=3"], 2, "train has no key 'epoch'; did you mean 'epochs'?"),
+        (["--set", "data={source: npz, path: absent.npz}"], 1, "absent.npz"),
+        (["--set", "network.0={max_pool: 40}"], 2, "max_pool1 does not fit behind input"),
+        (["--set", "network.0={max_pool: 14}"], 1, "the network ends in 4 classes"),
+    ],
+)
+def test_bad_input_leaves_nothing_behind(
+    normcore: Any, arguments: list[str], status: int, message: str
+) -> None:
+    found = normcore(*TRAIN, *arguments)
+    assert found.status == status
+    assert message in found.err
+    assert "Traceback" not in found.err
+    assert not list(Path().glob("runs/*"))
+
+
+def test_cuda_without_a_gpu_says_what_is_missing(normcore: Any) -> None:
+    from normcore.devices import cuda
+
+    if cuda.missing() is None:
+        pytest.skip("a GPU is here")
+    found = normcore("train", "net.yaml", "--device", "cuda")
+    assert found.status == 2
+    assert found.err.startswith("error: --device cuda:")
+
+
+def test_a_run_remembers_its_plugin_files(normcore: Any) -> None:
+    from normcore.registry import default
+
+    text = "import normcore\n@normcore.elementwise\nclass twice:\n    'y = 2 x'\n    def forward(x): return 2.0 * x\n"
+    text += "    def derivative(x, y): return 2.0\n@normcore.hookimpl\ndef normcore_ops(): return [twice]\n"
+    Path("mine.py").write_text(text, encoding="utf-8")
+    assert normcore(*TRAIN, "--out", "a", "--set", "network.2=twice", "--plugin", "mine.py").status == 0
+    default.cache_clear()
+    found = normcore("eval", "a", "--device", "cpu")
+    assert found.status == 2
+    assert "unknown op 'twice'" in found.err
+    assert (
+        f"this run was trained with --plugin {Path('mine.py').resolve()}; if you trust it, give it again"
+        in found.err
+    )
+    Path("mine.py").write_text(text + "# changed\n", encoding="utf-8")
+    found = normcore("eval", "a", "--device", "cpu", "--plugin", "mine.py")
+    assert found.status == 0
+    assert "mine.py has changed since the run was trained" in found.err
+
+
+def test_warm(normcore: Any) -> None:
+    answer = json.loads(normcore("warm", "net.yaml", "--device", "cpu", "--json").out)
+    assert set(answer) == {"compiled", "loaded", "seconds"}
+    found = normcore("warm", "net.yaml", "--device", "cpu")
+    assert found.status == 0
+    assert "tiny on cpu:" in found.out
