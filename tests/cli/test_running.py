@@ -21,6 +21,19 @@ def normcore_step_end(step):
         signal.raise_signal(signal.SIGINT)
 """
 
+PLUGIN = """
+import normcore
+
+@normcore.elementwise
+class twice:
+    "y = 2 x"
+    def forward(x): return 2.0 * x
+    def derivative(x, y): return 2.0
+
+@normcore.hookimpl
+def normcore_ops(): return [twice]
+"""
+
 
 def test_a_run_from_beginning_to_end(normcore: Any) -> None:
     found = normcore(*TRAIN, "--seed", "5")
@@ -161,9 +174,7 @@ def test_cuda_without_a_gpu_says_what_is_missing(normcore: Any) -> None:
 def test_a_run_remembers_its_plugin_files(normcore: Any) -> None:
     from normcore.registry import default
 
-    text = "import normcore\n@normcore.elementwise\nclass twice:\n    'y = 2 x'\n    def forward(x): return 2.0 * x\n"
-    text += "    def derivative(x, y): return 2.0\n@normcore.hookimpl\ndef normcore_ops(): return [twice]\n"
-    Path("mine.py").write_text(text, encoding="utf-8")
+    Path("mine.py").write_text(PLUGIN, encoding="utf-8")
     assert normcore(*TRAIN, "--out", "a", "--set", "network.2=twice", "--plugin", "mine.py").status == 0
     default.cache_clear()
     found = normcore("eval", "a", "--device", "cpu")
@@ -173,7 +184,7 @@ def test_a_run_remembers_its_plugin_files(normcore: Any) -> None:
         f"this run was trained with --plugin {Path('mine.py').resolve()}; if you trust it, give it again"
         in found.err
     )
-    Path("mine.py").write_text(text + "# changed\n", encoding="utf-8")
+    Path("mine.py").write_text(PLUGIN + "# changed\n", encoding="utf-8")
     found = normcore("eval", "a", "--device", "cpu", "--plugin", "mine.py")
     assert found.status == 0
     assert "mine.py has changed since the run was trained" in found.err
