@@ -116,7 +116,7 @@ def yaml(case: Case) -> str:
     )
     config = from_mapping(YAML(typ="safe").load(text.getvalue()))
     got = config.network[0].op
-    if type(got) is not type(op) or got.hyperparameters() != wanted:
+    if type(got) is not type(op) or _plain(got.hyperparameters()) != _plain(wanted):
         raise Failed(f"written {wanted}, read back {got.hyperparameters()}")
     return ""
 

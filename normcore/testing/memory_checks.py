@@ -39,13 +39,11 @@ def overwrites(case: Case) -> str:
     """Every element of outputs and gradients is written, whatever their memory held before."""
     clean, dirty = Runner(case, "float32"), Runner(case, "float32")
     inputs = clean.cast(case.inputs())
-    expected = clean.run(inputs)
-    dirty.poison(forward=True)
-    same_run(
-        "over memory full of NaN", dirty.run(inputs, between=lambda: dirty.poison(forward=False)), expected
-    )
-    dirty.poison(forward=True)
-    same_run("a second time", dirty.run(inputs, between=lambda: dirty.poison(forward=False)), expected)
+    clean.spoil(forward=True, value=0)
+    expected = clean.run(inputs, between=lambda: clean.spoil(forward=False, value=0))
+    for what in ("over memory full of NaN", "over memory full of NaN, a second time"):
+        dirty.spoil(forward=True)
+        same_run(what, dirty.run(inputs, between=lambda: dirty.spoil(forward=False)), expected)
     return ""
 
 
@@ -53,16 +51,16 @@ def bounds(case: Case) -> str:
     """Nothing is written outside the op's arrays, and nothing read there."""
     if case.device != "cpu":
         raise Skipped("guard zones are for the CPU; compute-sanitizer does this on a GPU")
-    for format in case.op.formats:
+    for dtype, format in [("float64", "channels_first"), *(("float32", f) for f in case.op.formats)]:
         guarded = Guarded()
-        runner = Runner(case, "float32", format, guarded)
+        runner = Runner(case, dtype, format, guarded)
         inputs = tuple(guarded.array(a, str(a.dtype)) for a in runner.cast(case.inputs()))
         run = runner.run(inputs)
         damage = guarded.damage()
         if damage:
-            raise Failed(f"a kernel wrote {damage} ({format})")
-        plain = Runner(case, "float32", format)
-        same_run(f"beside guard zones, {format}", run, plain.run(plain.cast(case.inputs())))
+            raise Failed(f"a kernel wrote {damage} ({dtype}, {format})")
+        guarded.fill(0)  # what a kernel reads outside its arrays is 0 now, and was NaN
+        same_run("with other numbers around every array", runner.run(inputs), run)
     return ""
 
 

@@ -106,7 +106,9 @@ class Runner:
     def __init__(self, case: Case, dtype: str, format: str = "channels_first", device: Any = None):
         self.case, self.dtype = case, dtype
         self.threshold = case.threshold(dtype)
-        self.layer = case.layer(dtype, format, device)
+        # Guard zones keep a kernel that writes outside its arrays from taking the process down.
+        self.guard = Guarded() if device is None and case.device == "cpu" else None
+        self.layer = case.layer(dtype, format, device or self.guard)
         self.state = {name: array.copy() for name, array in self.layer.state.items()}
 
     def cast(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
@@ -157,28 +159,30 @@ class Runner:
 
     # -- memory --
 
-    def poison(self, forward: bool) -> None:
-        """Fill with NaN what the next forward (or backward) has to overwrite before it reads."""
+    def spoil(self, forward: bool, value: int = POISON) -> None:
+        """Fill with NaN (or a byte) what the next forward (or backward) has to overwrite before it reads."""
         plan = self.layer._binding.plan
         for key, memory in self.layer._memory.items():
             gradient = key.startswith("d") and key[1:2].isdigit()
             if forward or gradient or key in plan.workspace:
-                memory[...] = POISON
+                memory[...] = value
         if not forward:
             for array in self.layer.gradients.values():
-                array[...] = np.nan
+                array.view(np.uint8)[...] = value
 
 
 class Guarded(Cpu):
     """The CPU with a guard zone around every array that it gives out, and NaN in fresh memory."""
 
     def __init__(self) -> None:
-        self.blocks: list[tuple[np.ndarray, int]] = []
+        self.blocks: list[tuple[np.ndarray, int, int]] = []  # (memory, first byte of the array, its length)
+        self.filled = POISON
 
     def empty(self, nbytes: int) -> np.ndarray:
-        raw = np.full(nbytes + 2 * GUARD + 64, POISON, np.uint8)
+        raw = np.full(nbytes + 2 * GUARD + 64, self.filled, np.uint8)
         start = GUARD + -(raw.ctypes.data + GUARD) % 64
-        self.blocks.append((raw, nbytes))
+        raw[start : start + nbytes] = POISON
+        self.blocks.append((raw, start, nbytes))
         return raw[start : start + nbytes]
 
     def array(self, values: Any, dtype: str) -> np.ndarray:
@@ -187,15 +191,20 @@ class Guarded(Cpu):
         out[...] = values
         return out
 
+    def fill(self, value: int) -> None:
+        """Put another byte into every guard zone."""
+        self.filled = value
+        for raw, start, nbytes in self.blocks:
+            raw[:start] = value
+            raw[start + nbytes :] = value
+
     def damage(self) -> str:
         """Where a guard zone was written to, or ""."""
-        for raw, nbytes in self.blocks:
-            start = GUARD + -(raw.ctypes.data + GUARD) % 64
-            before, behind = raw[:start], raw[start + nbytes :]
-            if (before != POISON).any():
-                first = start - int(np.flatnonzero(before != POISON)[-1])
-                return f"{first} bytes before an array of {nbytes} bytes"
-            if (behind != POISON).any():
-                last = int(np.flatnonzero(behind != POISON)[0])
-                return f"{last} bytes behind the end of an array of {nbytes} bytes"
+        for raw, start, nbytes in self.blocks:
+            before = np.flatnonzero(raw[:start] != self.filled)
+            behind = np.flatnonzero(raw[start + nbytes :] != self.filled)
+            if before.size:
+                return f"{start - int(before[-1])} bytes before an array of {nbytes} bytes"
+            if behind.size:
+                return f"{int(behind[0])} bytes behind the end of an array of {nbytes} bytes"
         return ""

@@ -41,6 +41,7 @@ class Check:
 CHECKS: tuple[Check, ...] = (
     Check("docs", declared.docs, "op", True, gpu=False),
     Check("samples", declared.samples, "op", True, gpu=False),
+    Check("bounds", memory.bounds, "all", gpu=False),  # first: writing out of bounds spoils all that follows
     Check("value", values.value, "all", True),
     Check("inference", values.inference),
     Check("gradients", values.gradients, "all"),
@@ -56,7 +57,6 @@ CHECKS: tuple[Check, ...] = (
     Check("not_contiguous", memory.strided),
     Check("inputs_unmodified", memory.unmodified, mandatory=True),
     Check("overwrites", memory.overwrites, mandatory=True),
-    Check("bounds", memory.bounds, gpu=False),
     Check("threads", sameness.threads, gpu=False),
     Check("repeatable", sameness.repeatable, mandatory=True),
     Check("backward_again", sameness.backward_again),

@@ -99,6 +99,8 @@ def gradients(case: Case) -> str:
     runner = Runner(case, "float64")
     inputs = runner.cast(case.inputs())
     run = runner.run(inputs)
+    if not run.dx or not run.y[0].size:
+        raise Skipped("an empty output has no gradient")
     dy = runner.dy(run.y[0].shape)
     if hasattr(case.op, "gradient_reference"):
         return _against_gradient_reference(case, runner, inputs, run)
