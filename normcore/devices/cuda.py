@@ -151,6 +151,16 @@ class Cuda:
         free, _ = self._cupy.cuda.runtime.memGetInfo()
         return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
 
+    def measure(self, call: Callable[[], Any], repeats: int) -> float:
+        """Seconds a call takes when it runs `repeats` times in a row, by the device's own clock."""
+        start, end = (self._cupy.cuda.Event() for _ in range(2))
+        start.record(self.stream)
+        for _ in range(repeats):
+            call()
+        end.record(self.stream)
+        end.synchronize()
+        return float(self._cupy.cuda.get_elapsed_time(start, end)) / 1000 / repeats
+
     # -- work ------------------------------------------------------------------------------------------------
 
     def matmul(self, a: Any, b: Any, out: Any) -> None:

@@ -14,6 +14,7 @@ import ast
 import linecache
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -58,6 +59,12 @@ class StandIn(Cpu):
 
     def to_host(self, array: np.ndarray) -> np.ndarray:
         return array.copy()
+
+    def measure(self, call: Callable[[], Any], repeats: int) -> float:
+        started = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        return (time.perf_counter() - started) / repeats
 
     def matmul(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         np.matmul(a, b, out=out)
