@@ -220,8 +220,9 @@ class GradientPlan:
     def _cut(self) -> dict[str, int]:
         g, nr = self.gather, tile_columns(self.itemsize)
         columns = self.stored // g.groups
-        if g.is_matrix:
-            mode, planes, lines = DIRECT, 1, max(1, min(256, g.rows))
+        if g.is_matrix:  # a partial tile reads past its row's end, which only a copy allows
+            mode = LINES if g.channels % TILE_ROWS else DIRECT
+            planes, lines = 1, max(1, min(256, g.rows))
         else:
             mode = COLUMNS if g.channels == 1 and g.depth <= COLUMNS_DEPTH else LINES
             planes, lines = g.block(self.itemsize, GRADIENT_ROWS)
@@ -304,4 +305,6 @@ class PackPlan:
         nr = tile_columns(self.itemsize)
         jobs = self.groups * ceil_div(self.columns, nr) * ceil_div(self.inner, 16)
         sizes = (self.groups, self.columns, self.inner, nr, lanes(self.itemsize))
-        return _numbers(*sizes, *self.taps, *self.tap_first, *self.tap_step, *self.kernel, *self.strides, jobs)
+        return _numbers(
+            *sizes, *self.taps, *self.tap_first, *self.tap_step, *self.kernel, *self.strides, jobs
+        )

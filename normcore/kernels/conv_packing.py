@@ -13,7 +13,7 @@ layout: slots_h, slots_w, line_step, line_hop, pixel_step, pixel_hop, in slots.
 """
 
 from normcore.kernels.kernel import inline
-from normcore.kernels.tile import clear_run, copy_run
+from normcore.kernels.vector_moves import clear_run, copy_run, copy_strided
 
 
 @inline
@@ -83,30 +83,33 @@ def pack_columns(a, at, lda, source, image, group, grid, taps, step, first, hop,
                 if stride == 1:
                     copy_run(a, out + before, source, src + before, inside - before)
                 else:
-                    for i in range(before, inside):
-                        a[out + i] = source[src + i * stride]
+                    copy_strided(a, out + before, 1, source, src + before * stride, stride, inside - before)
                 clear_run(a, out + inside, grid[3] - inside)
 
 
 @inline
-def row_table(table, at, channels, grid, taps, layout, planes, lines, padded):
-    """table[at + r]: where row r of a block starts in pack_lines' buffer. Rows past the block's repeat the first."""
+def row_table(table, at, channels, grid, taps, layout, planes, lines):
+    """table[at + r]: where row r of a block starts in pack_lines' buffer."""
     slots_h, slots_w, line_step, _, pixel_step, _ = layout
-    count = planes * lines * grid[3]
-    for r in range(padded):
-        pixel = r if r < count else 0
-        line = pixel // grid[3]
-        slot_h = line // lines * taps[0] * slots_h + line % lines * line_step
-        table[at + r] = (slot_h * slots_w + pixel % grid[3] * pixel_step) * channels
+    r = at
+    for p in range(planes):
+        for line in range(lines):
+            start = (p * taps[0] * slots_h + line * line_step) * slots_w * channels
+            for w in range(grid[3]):
+                table[r + w] = start + w * pixel_step * channels
+            r += grid[3]
 
 
 @inline
 def segment_table(table, at, channels, taps, layout, taps_w):
     """table[at + s]: where the s-th run of neighbouring elements of a window starts, relative to its row."""
     slots_h, slots_w, _, line_hop, _, pixel_hop = layout
-    for s in range(taps[0] * taps[1] * taps_w):
-        slot_h = s // (taps_w * taps[1]) * slots_h + s // taps_w % taps[1] * line_hop
-        table[at + s] = (slot_h * slots_w + s % taps_w * pixel_hop) * channels
+    s = at
+    for d in range(taps[0]):
+        for h in range(taps[1]):
+            for w in range(taps_w):
+                table[s] = ((d * slots_h + h * line_hop) * slots_w + w * pixel_hop) * channels
+                s += 1
 
 
 @inline
@@ -115,6 +118,6 @@ def block_extent(block, planes_all, grid, planes, lines):
     per_plane = (grid[2] + lines - 1) // lines
     if per_plane == 1:
         plane = block * planes
-        return plane, min(planes, planes_all - plane), 0, lines
+        return plane, min(planes, planes_all - plane), 0, min(lines, grid[2])
     line = block % per_plane * lines
     return block // per_plane, 1, line, min(lines, grid[2] - line)

@@ -14,15 +14,8 @@ import numpy as np
 from normcore.kernels import cpu, inline, prange, real
 from normcore.kernels.conv_packing import block_extent, pack_columns, pack_lines, row_table, segment_table
 from normcore.kernels.gemm import COLUMNS, DIRECT, window_numbers
-from normcore.kernels.tile import (
-    clear_run,
-    copy_run,
-    tile_columns_1,
-    tile_columns_2,
-    tile_rows_1,
-    tile_rows_2,
-    transpose_block,
-)
+from normcore.kernels.tile import tile_columns_1, tile_columns_2, tile_rows_1, tile_rows_2
+from normcore.kernels.vector_moves import clear_run, copy_run, copy_strided, transpose_block
 
 PIECE = 16  # inner channels of one job: lines that are read together
 
@@ -36,8 +29,9 @@ def turn(target, target_at, target_stride, source, source_at, source_stride, row
             to, of = target_at + j * target_stride + i, source_at + i * source_stride + j
             transpose_block(target, to, target_stride, source, of, source_stride)
     for i in range(rows):
-        for j in range(whole_columns if i < whole_rows else 0, columns):
-            target[target_at + j * target_stride + i] = source[source_at + i * source_stride + j]
+        done = whole_columns if i < whole_rows else 0
+        to, of = target_at + done * target_stride + i, source_at + i * source_stride + done
+        copy_strided(target, to, target_stride, source, of, 1, columns - done)
 
 
 @inline
@@ -77,8 +71,7 @@ def pack_piece(job, weight, bias, panels, numbers):
                     if stride_column == 1:
                         copy_run(panels, to, weight, src, valid)
                     elif stride_inner != 1:
-                        for lane in range(valid):
-                            panels[to + lane] = weight[src + lane * stride_column]
+                        copy_strided(panels, to, 1, weight, src, stride_column, valid)
                     if valid < nr:
                         clear_run(panels, to + valid, nr - valid)
                     src += stride_inner
@@ -165,7 +158,14 @@ def gradient_of_columns(
 def gradient_task(task, source, dy, partial, bias_partial, scratch, table, numbers):
     """One task of weight_gradient: a chunk of blocks, one group, some tiles of the window."""
     image, groups, grid, taps, step, first, hop, layout = window_numbers(numbers)
-    stored, mr, nr, lda, planes, lines = numbers[27], numbers[28], numbers[29], numbers[30], numbers[31], numbers[32]
+    stored, mr, nr, lda, planes, lines = (
+        numbers[27],
+        numbers[28],
+        numbers[29],
+        numbers[30],
+        numbers[31],
+        numbers[32],
+    )
     chunks, tile_tasks, per_task, table_size = numbers[33], numbers[34], numbers[35], numbers[36]
     mode, padded_segment, sub, in_place = numbers[37], numbers[38], numbers[39], numbers[40]
     channels = image[3] // groups
@@ -192,7 +192,7 @@ def gradient_task(task, source, dy, partial, bias_partial, scratch, table, numbe
             table[rows_at + k] = min(k, depth - 1) * lda
         table[segments_at] = 0
     else:
-        row_table(table, rows_at, channels, grid, taps, layout, planes, lines, padded)
+        row_table(table, rows_at, channels, grid, taps, layout, planes, lines)
         segment_table(table, segments_at, channels, taps, layout, taps_w)
     c_at = (chunk * groups + group) * segments * padded_segment * ldc
     low, high = tiles * part // tile_tasks, tiles * (part + 1) // tile_tasks
@@ -262,7 +262,14 @@ def weight_gradient(source, dy, partial, bias_partial, scratch, table, numbers):
 @inline
 def merge_piece(job, partial, bias_partial, dweight, dbias, numbers):
     """PIECE channels of one panel's columns."""
-    groups, columns, channels, taps, nr, width = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+    groups, columns, channels, taps, nr, width = (
+        numbers[0],
+        numbers[1],
+        numbers[2],
+        numbers[3],
+        numbers[4],
+        numbers[5],
+    )
     chunks, length, padded_segment, total = numbers[6], numbers[7], numbers[8], numbers[9]
     if job == 0:
         for chunk in range(chunks if dbias.size > 0 else 0):
@@ -288,8 +295,7 @@ def merge_piece(job, partial, bias_partial, dweight, dbias, numbers):
                 for j in range(line.size):
                     line[j] += other[j]
             if taps != 1:
-                for j in range(line.size):
-                    dweight[to + (j * channels + c) * taps + tap] = line[j]
+                copy_strided(dweight, to + c * taps + tap, channels * taps, partial, at, 1, valid)
     if taps == 1:
         at = group * (total // groups) + low * ldc + column
         turn(dweight, to + low, channels, partial, at, ldc, high - low, valid, width)

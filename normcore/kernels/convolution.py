@@ -10,17 +10,26 @@ taps. It gathers, so no element is written twice.
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from normcore.kernels import cpu, epilogue_gradient, inline, prange
 from normcore.kernels import conv_weights as weights
-from normcore.kernels.conv_geometry import Four, Gather, GatherPlan, GradientPlan, PackPlan, Three, as_matrix, ceil_div
+from normcore.kernels.conv_geometry import (
+    Four,
+    Gather,
+    GatherPlan,
+    GradientPlan,
+    PackPlan,
+    Three,
+    as_matrix,
+    ceil_div,
+)
 from normcore.kernels.gemm import gather_gemm
+from normcore.kernels.kernel import Variant, variant
 from normcore.op import Array
 
 NO_BIAS = {dtype: np.empty(0, dtype) for dtype in ("float32", "float64")}
@@ -140,20 +149,32 @@ def workspace(c: Convolution) -> dict[str, Array]:
     }
 
 
+class _Launch(NamedTuple):
+    """What kernels are chosen by: always the parallel form, so that a small layer compiles nothing of its own."""
+
+    variant: Variant
+
+
+@cache
+def _launch(given: Variant) -> _Launch:
+    return _Launch(variant(given.dtype, True, given.chain) if given.compiled else given)
+
+
 def forward(t: Any, c: Convolution) -> None:
     """t.y from t.x, t.weight and t.bias, with the fused epilogue."""
+    run = _launch(t.variant)
     product = _forward(c)
     bias = t.bias if c.bias else NO_BIAS[c.dtype]
-    weights.pack_weights[t](t.weight.reshape(-1), bias, t.panels, product.pack.numbers)
+    weights.pack_weights[run](t.weight.reshape(-1), bias, t.panels, product.pack.numbers)
     numbers = product.gather.numbers(t.variant.chain is not None)
-    gather_gemm[t](t.x.reshape(-1), t.panels, t.y.reshape(-1), t.scratch, t.table, numbers, t.e)
+    gather_gemm[run](t.x.reshape(-1), t.panels, t.y.reshape(-1), t.scratch, t.table, numbers, t.e)
 
 
 def backward(t: Any, c: Convolution) -> None:
     """t.dx (unless None), t.dweight and t.dbias from t.x, t.y, t.dy and t.weight."""
-    gradient = t.dy.reshape(-1)
+    run, gradient = _launch(t.variant), t.dy.reshape(-1)
     if t.variant.chain is not None:
-        output_gradient[t](t.y.reshape(-1), gradient, t.gradient, t.e)
+        output_gradient[run](t.y.reshape(-1), gradient, t.gradient, t.e)
         gradient = t.gradient
     if c.batch == 0:
         t.dweight[...] = 0
@@ -162,14 +183,16 @@ def backward(t: Any, c: Convolution) -> None:
         return
     dbias, partial = (t.dbias, t.bias_partial) if c.bias else (NO_BIAS[c.dtype],) * 2
     plan = _gradient(c)
-    weights.weight_gradient[t](t.x.reshape(-1), gradient, t.partial, partial, t.scratch, t.table, plan.numbers)
-    weights.merge_gradient[t](t.partial, partial, t.dweight.reshape(-1), dbias, plan.merge_numbers)
+    weights.weight_gradient[run](
+        t.x.reshape(-1), gradient, t.partial, partial, t.scratch, t.table, plan.numbers
+    )
+    weights.merge_gradient[run](t.partial, partial, t.dweight.reshape(-1), dbias, plan.merge_numbers)
     if t.dx is None:
         return
     dx, weight = t.dx.reshape(-1), t.weight.reshape(-1)
     for product in _input_gradient(c):
-        weights.pack_weights[t](weight, NO_BIAS[c.dtype], t.panels, product.pack.numbers)
-        gather_gemm[t](gradient, t.panels, dx, t.scratch, t.table, product.gather.numbers(False), t.e)
+        weights.pack_weights[run](weight, NO_BIAS[c.dtype], t.panels, product.pack.numbers)
+        gather_gemm[run](gradient, t.panels, dx, t.scratch, t.table, product.gather.numbers(False), t.e)
 
 
 @inline

@@ -18,14 +18,8 @@ import numpy as np
 
 from normcore.kernels import cpu, epilogue, inline, prange
 from normcore.kernels.conv_packing import block_extent, pack_columns, pack_lines, row_table, segment_table
-from normcore.kernels.tile import (
-    clear_run,
-    copy_run,
-    tile_columns_1,
-    tile_columns_2,
-    tile_rows_1,
-    tile_rows_2,
-)
+from normcore.kernels.tile import tile_columns_1, tile_columns_2, tile_rows_1, tile_rows_2
+from normcore.kernels.vector_moves import copy_run
 
 LINES, COLUMNS, DIRECT = 0, 1, 2  # how windows are read: pack_lines, pack_columns, from the input itself
 WINDOW_NUMBERS = 27
@@ -78,7 +72,9 @@ def multiply_rows(
 
 
 @inline
-def multiply_columns(a, a_at, table, rows_at, depth, panels, at, panel_size, c, c_at, ldc, rows, columns, mr, nr):
+def multiply_columns(
+    a, a_at, table, rows_at, depth, panels, at, panel_size, c, c_at, ldc, rows, columns, mr, nr
+):
     """The same for windows that pack_columns has laid out."""
     for left in range(columns, 0, -nr):
         for r in range(0, rows, mr):
@@ -148,7 +144,7 @@ def gather_task(task, source, panels, output, scratch, table, numbers, e):
         for k in range(depth):
             table[rows_at + k] = k * lda
     else:
-        row_table(table, rows_at, channels, grid, taps, layout, planes, lines, padded)
+        row_table(table, rows_at, channels, grid, taps, layout, planes, lines)
         segment_table(table, segments_at, channels, taps, layout, taps_w)
     panel_low = panel_count * part // column_tasks
     panel_high = panel_count * (part + 1) // column_tasks

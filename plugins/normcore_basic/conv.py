@@ -30,7 +30,9 @@ from normcore.shapes import ONE, Window, check_padding, check_sizes, windows
 from normcore.testing.samples import ErrorSample, Sample
 
 
-class Conv(Op, name="conv", aliases=("convolution",), learnable=("weight", "bias"), source="LeCun et al. 1998"):
+class Conv(
+    Op, name="conv", aliases=("convolution",), learnable=("weight", "bias"), source="LeCun et al. 1998"
+):
     """Convolution with out_channels filters; the number of spatial dimensions is the input's."""
 
     out_channels: int
@@ -61,7 +63,9 @@ class Conv(Op, name="conv", aliases=("convolution",), learnable=("weight", "bias
     def plan(self, x: Tensor) -> Plan:
         rank = len(x.shape) - 2
         if not 1 <= rank <= 3:
-            raise ShapeError(f"conv: expected an input (N, C, *spatial) with 1 to 3 spatial dimensions, got {x.shape}")
+            raise ShapeError(
+                f"conv: expected an input (N, C, *spatial) with 1 to 3 spatial dimensions, got {x.shape}"
+            )
         channels = x.shape[1]
         if channels < 1 or channels % self.groups:
             whole, rest = divmod(channels, self.groups)
@@ -84,13 +88,27 @@ class Conv(Op, name="conv", aliases=("convolution",), learnable=("weight", "bias
     def _windows(self, spatial: Sequence[int]) -> tuple[Window, ...]:
         return windows(spatial, self.kernel_size, self.stride, self.padding, self.dilation, op="conv")
 
-    def _shape(self, batch: int, channels: int, found: tuple[Window, ...], dtype: str) -> convolution.Convolution:
+    def _shape(
+        self, batch: int, channels: int, found: tuple[Window, ...], dtype: str
+    ) -> convolution.Convolution:
         three = (ONE,) * (3 - len(found)) + found
         size, out, kernel, stride, before, dilation = (
-            tuple(getattr(w, name) for w in three) for name in ("size", "out", "kernel", "stride", "before", "dilation")
+            tuple(getattr(w, name) for w in three)
+            for name in ("size", "out", "kernel", "stride", "before", "dilation")
         )
         return convolution.Convolution(
-            batch, size, channels, self.out_channels, out, kernel, stride, before, dilation, self.groups, self.bias, dtype
+            batch,
+            size,
+            channels,
+            self.out_channels,
+            out,
+            kernel,
+            stride,
+            before,
+            dilation,
+            self.groups,
+            self.bias,
+            dtype,
         )
 
     def _of(self, t) -> convolution.Convolution:
@@ -124,7 +142,9 @@ class Conv(Op, name="conv", aliases=("convolution",), learnable=("weight", "bias
         return y
 
     samples = (
-        Sample("3 x 3, same", shape=(2, 5, 7, 6), params={"out_channels": 9, "kernel_size": 3, "padding": "same"}),
+        Sample(
+            "3 x 3, same", shape=(2, 5, 7, 6), params={"out_channels": 9, "kernel_size": 3, "padding": "same"}
+        ),
         Sample(
             "one channel takes its own path",
             shape=(2, 1, 9, 8),
@@ -133,7 +153,14 @@ class Conv(Op, name="conv", aliases=("convolution",), learnable=("weight", "bias
         Sample(
             "stride, groups, no bias",
             shape=(2, 4, 9, 8),
-            params={"out_channels": 6, "kernel_size": 3, "stride": 2, "padding": 1, "groups": 2, "bias": False},
+            params={
+                "out_channels": 6,
+                "kernel_size": 3,
+                "stride": 2,
+                "padding": 1,
+                "groups": 2,
+                "bias": False,
+            },
         ),
         Sample(
             "dilation and padding that differs by side",
@@ -141,22 +168,40 @@ class Conv(Op, name="conv", aliases=("convolution",), learnable=("weight", "bias
             params={"out_channels": 4, "kernel_size": [3, 2], "dilation": 2, "padding": [[0, 1], [2, 0]]},
         ),
         Sample("pointwise", shape=(2, 5, 4, 3), params={"out_channels": 7, "kernel_size": 1}),
-        Sample("pointwise, stride 2", shape=(2, 5, 5, 4), params={"out_channels": 3, "kernel_size": 1, "stride": 2}),
+        Sample(
+            "pointwise, stride 2",
+            shape=(2, 5, 5, 4),
+            params={"out_channels": 3, "kernel_size": 1, "stride": 2},
+        ),
         Sample("one dimension", shape=(2, 3, 11), params={"out_channels": 4, "kernel_size": 4, "stride": 3}),
         Sample(
             "three dimensions",
             shape=(1, 2, 4, 5, 3),
             params={"out_channels": 3, "kernel_size": [2, 3, 1], "padding": 1, "stride": [2, 1, 2]},
         ),
-        Sample("a stride larger than the window", shape=(2, 3, 9), params={"out_channels": 2, "kernel_size": 2, "stride": 4}),
+        Sample(
+            "a stride larger than the window",
+            shape=(2, 3, 9),
+            params={"out_channels": 2, "kernel_size": 2, "stride": 4},
+        ),
         Sample("an empty batch", shape=(0, 2, 5, 5), params={"out_channels": 3, "kernel_size": 3}),
     )
     error_samples = (
         ErrorSample("no filters", {"out_channels": 0, "kernel_size": 1}, None, "at least 1"),
-        ErrorSample("groups and out_channels", {"out_channels": 4, "kernel_size": 1, "groups": 3}, None, "4 = 1 * 3 + 1"),
         ErrorSample(
-            "groups and channels", {"out_channels": 4, "kernel_size": 1, "groups": 2}, (2, 5, 4, 4), "5 = 2 * 2 + 1"
+            "groups and out_channels",
+            {"out_channels": 4, "kernel_size": 1, "groups": 3},
+            None,
+            "4 = 1 * 3 + 1",
+        ),
+        ErrorSample(
+            "groups and channels",
+            {"out_channels": 4, "kernel_size": 1, "groups": 2},
+            (2, 5, 4, 4),
+            "5 = 2 * 2 + 1",
         ),
         ErrorSample("window", {"out_channels": 4, "kernel_size": 5}, (2, 3, 4, 4), "no window fits"),
-        ErrorSample("no spatial dimension", {"out_channels": 4, "kernel_size": 1}, (2, 3), "1 to 3 spatial dimensions"),
+        ErrorSample(
+            "no spatial dimension", {"out_channels": 4, "kernel_size": 1}, (2, 3), "1 to 3 spatial dimensions"
+        ),
     )

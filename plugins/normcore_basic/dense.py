@@ -32,7 +32,11 @@ class Dense(Op, name="dense", aliases=("linear",), learnable=("weight", "bias"),
     epilogue = "output"
 
     def check(self):
-        if isinstance(self.out_features, bool) or not isinstance(self.out_features, int) or self.out_features < 1:
+        if (
+            isinstance(self.out_features, bool)
+            or not isinstance(self.out_features, int)
+            or self.out_features < 1
+        ):
             raise ParameterError("out_features", "a whole number, at least 1", self.out_features)
 
     def plan(self, x: Tensor) -> Plan:
@@ -52,7 +56,9 @@ class Dense(Op, name="dense", aliases=("linear",), learnable=("weight", "bias"),
         rows = math.prod(x[:-1])
         size = (1, rows, 1)
         batch = 1 if rows else 0
-        return convolution.Convolution(batch, size, x[-1], self.out_features, size, bias=self.bias, dtype=dtype)
+        return convolution.Convolution(
+            batch, size, x[-1], self.out_features, size, bias=self.bias, dtype=dtype
+        )
 
     def forward_cpu(self, t):
         convolution.forward(t, self._shape(t.x.shape, t.dtype))

@@ -12,10 +12,16 @@ CASES = {
     "3x3 same": ((2, 5, 9, 7), dict(out_channels=33, kernel_size=3, padding="same")),
     "tiles in several blocks": ((3, 8, 31, 25), dict(out_channels=16, kernel_size=3, padding=1)),
     "one channel": ((2, 1, 25, 31), dict(out_channels=32, kernel_size=3, padding=1)),
-    "one channel, stride and dilation": ((2, 1, 25, 31), dict(out_channels=40, kernel_size=5, stride=3, dilation=2, padding=4)),
+    "one channel, stride and dilation": (
+        (2, 1, 25, 31),
+        dict(out_channels=40, kernel_size=5, stride=3, dilation=2, padding=4),
+    ),
     "stride 2": ((3, 5, 13, 11), dict(out_channels=34, kernel_size=3, stride=2, padding=1)),
     "groups, stride 2": ((3, 6, 13, 11), dict(out_channels=34, kernel_size=3, stride=2, padding=1, groups=2)),
-    "groups, dilation": ((3, 6, 13, 11), dict(out_channels=34, kernel_size=3, dilation=2, padding=3, groups=2)),
+    "groups, dilation": (
+        (3, 6, 13, 11),
+        dict(out_channels=34, kernel_size=3, dilation=2, padding=3, groups=2),
+    ),
     "depthwise": ((2, 8, 6, 7), dict(out_channels=8, kernel_size=3, padding=1, groups=8)),
     "alexnet's first": ((1, 3, 43, 31), dict(out_channels=48, kernel_size=11, stride=4)),
     "pointwise": ((5, 24, 14, 13), dict(out_channels=40, kernel_size=1)),
