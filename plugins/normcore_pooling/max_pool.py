@@ -29,6 +29,7 @@ from normcore import Array, Op, Plan, ShapeError, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange, real
 from normcore.shapes import ONE, check_padding, check_sizes, windows
 
+TASKS = 64  # that share the rows of outputs, each with its own scratch; more than any desktop has threads
 TAP = np.uint8  # type of a tap's offset; wider in kernels made for windows of more than 256 taps
 
 
@@ -47,142 +48,172 @@ def whole_windows(size, out, kernel, stride, before, dilation):
     return lo, max(lo, min(out, hi))
 
 
-# -- CPU: maxima of strided or neighbouring vectors --------------------------------------------------------
+# -- CPU: a row of outputs is the maximum down the rows it covers, then across -----------------------------
+# Down: whole rows of x, contiguous and as long as they are, into the scratch v with the tap in vi. Across:
+# the columns of v. Between equal values the offset decides: the first in row-major order wins.
 
 
 @inline
-def begin(x, y, arg, tap, stride):
-    """y = x[::stride], from tap number `tap`."""
-    k = TAP(tap)
-    if stride == 1:
-        for i in range(y.size):
-            y[i] = x[i]
-            arg[i] = k
-    elif stride == 2:
-        for i in range(y.size):
-            y[i] = x[2 * i]
-            arg[i] = k
-    else:
-        for i in range(y.size):
-            y[i] = x[stride * i]
-            arg[i] = k
+def first_of(value, tap, best, best_tap):
+    """Whether value takes over across columns."""
+    return better(value, best) | ((value == best) & (tap < best_tap))
 
 
 @inline
-def take(x, y, arg, tap, stride):
-    """y = max(y, x[::stride]), noting `tap` where x is better."""
+def down_one(x, v, vi, tap):
     k = TAP(tap)
-    if stride == 1:
-        for i in range(y.size):
-            t = better(x[i], y[i])
-            y[i] = x[i] if t else y[i]
-            arg[i] = k if t else arg[i]
-    elif stride == 2:
-        for i in range(y.size):
-            v = x[2 * i]
-            t = better(v, y[i])
-            y[i] = v if t else y[i]
-            arg[i] = k if t else arg[i]
-    else:
-        for i in range(y.size):
-            v = x[stride * i]
-            t = better(v, y[i])
-            y[i] = v if t else y[i]
-            arg[i] = k if t else arg[i]
+    for i in range(v.size):
+        v[i] = x[i]
+        vi[i] = k
 
 
 @inline
-def take_two(p, q, y, arg, tap, stride):
-    """The same for the taps `tap` and `tap` + 1 in one pass."""
+def down_two(p, q, v, vi, tap, next_tap):
     k = TAP(tap)
-    k1 = TAP(tap + 1)
-    if stride == 1:
-        for i in range(y.size):
-            t = better(p[i], y[i])
-            m = p[i] if t else y[i]
-            a = k if t else arg[i]
-            t = better(q[i], m)
-            y[i] = q[i] if t else m
-            arg[i] = k1 if t else a
-    elif stride == 2:
-        for i in range(y.size):
-            t = better(p[2 * i], y[i])
-            m = p[2 * i] if t else y[i]
-            a = k if t else arg[i]
-            t = better(q[2 * i], m)
-            y[i] = q[2 * i] if t else m
-            arg[i] = k1 if t else a
-    else:
-        take(p, y, arg, tap, stride)
-        take(q, y, arg, tap + 1, stride)
+    k1 = TAP(next_tap)
+    for i in range(v.size):
+        t = better(q[i], p[i])
+        v[i] = q[i] if t else p[i]
+        vi[i] = k1 if t else k
+
+
+@inline
+def down_three(p, q, r, v, vi, tap, step):
+    k = TAP(tap)
+    k1 = TAP(tap + step)
+    k2 = TAP(tap + step + step)
+    for i in range(v.size):
+        t = better(q[i], p[i])
+        m = q[i] if t else p[i]
+        a = k1 if t else k
+        t = better(r[i], m)
+        v[i] = r[i] if t else m
+        vi[i] = k2 if t else a
+
+
+@inline
+def down_more(x, v, vi, tap):
+    k = TAP(tap)
+    for i in range(v.size):
+        t = better(x[i], v[i])
+        v[i] = x[i] if t else v[i]
+        vi[i] = k if t else vi[i]
+
+
+@inline
+def down(x, v, vi, d0, h0, kernel, dilation):
+    """Maxima of the rows x (D, H, W) that a window starting at d0, h0 covers; v, vi (W,), W with any
+    channels."""
+    first = max(0, (-h0 + dilation[1] - 1) // dilation[1])
+    last = min(kernel[1], (x.shape[1] - h0 + dilation[1] - 1) // dilation[1])
+    fresh = True
+    for kd in range(kernel[0]):
+        d = d0 + kd * dilation[0]
+        if 0 <= d < x.shape[0]:
+            k = first
+            if fresh:
+                h = h0 + k * dilation[1]
+                tap = (kd * kernel[1] + k) * kernel[2]
+                if last - k >= 3:
+                    down_three(
+                        x[d, h], x[d, h + dilation[1]], x[d, h + 2 * dilation[1]], v, vi, tap, kernel[2]
+                    )
+                    k += 3
+                elif last - k == 2:
+                    down_two(x[d, h], x[d, h + dilation[1]], v, vi, tap, tap + kernel[2])
+                    k += 2
+                else:
+                    down_one(x[d, h], v, vi, tap)
+                    k += 1
+                fresh = False
+            while k < last:
+                down_more(x[d, h0 + k * dilation[1]], v, vi, (kd * kernel[1] + k) * kernel[2])
+                k += 1
 
 
 # -- CPU, channels first: x (P, D, H, W), P planes of one sample's channel each ----------------------------
 
 
 @inline
-def pool_row(x, y, arg, d0, h0, kernel, stride, before, dilation):
-    """One row of outputs, y and arg (OW,), of one plane x (D, H, W), windows starting at d0, h0."""
-    width = x.shape[2]
-    lo, hi = whole_windows(width, y.size, kernel[2], stride[2], before[2], dilation[2])
-    fresh = True
-    for kd in range(kernel[0]):
-        d = d0 + kd * dilation[0]
-        for kh in range(kernel[1]):
-            h = h0 + kh * dilation[1]
-            if 0 <= d < x.shape[0] and 0 <= h < x.shape[1]:
-                tap = (kd * kernel[1] + kh) * kernel[2]
-                row = x[d, h]
-                pool_edge(row, y, arg, 0, lo, tap, fresh, kernel[2], stride[2], before[2], dilation[2])
-                pool_edge(row, y, arg, hi, y.size, tap, fresh, kernel[2], stride[2], before[2], dilation[2])
-                if lo < hi:
-                    start = row[lo * stride[2] - before[2] :]
-                    pool_inside(start, y[lo:hi], arg[lo:hi], tap, fresh, kernel[2], stride[2], dilation[2])
+def across_row(v, vi, y, arg, kernel, stride, before, dilation):
+    """y, arg (OW,) from v, vi (W,)."""
+    lo, hi = whole_windows(v.size, y.size, kernel, stride, before, dilation)
+    across_edge(v, vi, y, arg, 0, lo, kernel, stride, before, dilation)
+    across_edge(v, vi, y, arg, hi, y.size, kernel, stride, before, dilation)
+    start = lo * stride - before
+    across_one(v, vi, y, arg, start, lo, hi - lo, stride)
+    for k in range(1, kernel):
+        across_more(v, vi, y, arg, k, start + k * dilation, lo, hi - lo, stride)
+
+
+@inline
+def across_edge(v, vi, y, arg, first, last, kernel, stride, before, dilation):
+    for o in range(first, last):
+        fresh = True
+        for k in range(kernel):
+            w = o * stride - before + k * dilation
+            if 0 <= w < v.size:
+                tap = TAP(vi[w] + TAP(k))
+                if fresh or first_of(v[w], tap, y[o], arg[o]):
+                    y[o] = v[w]
+                    arg[o] = tap
                 fresh = False
 
 
 @inline
-def pool_inside(row, y, arg, tap, fresh, kernel, stride, dilation):
-    k = 0
-    if fresh:
-        begin(row, y, arg, tap, stride)
-        k = 1
-    while k + 1 < kernel:
-        take_two(row[k * dilation :], row[(k + 1) * dilation :], y, arg, tap + k, stride)
-        k += 2
-    if k < kernel:
-        take(row[k * dilation :], y, arg, tap + k, stride)
+def across_one(v, vi, y, arg, start, lo, count, stride):
+    """Unsigned indices, here and below: for signed ones Numba tests the sign, which stops vectorization."""
+    s, o = np.uint64(start), np.uint64(lo)
+    if stride == 1:
+        for i in range(count):
+            y[o + np.uint64(i)] = v[s + np.uint64(i)]
+            arg[o + np.uint64(i)] = vi[s + np.uint64(i)]
+    else:
+        for i in range(count):
+            y[o + np.uint64(i)] = v[s + np.uint64(i) * np.uint64(stride)]
+            arg[o + np.uint64(i)] = vi[s + np.uint64(i) * np.uint64(stride)]
 
 
 @inline
-def pool_edge(row, y, arg, first, last, tap, fresh, kernel, stride, before, dilation):
-    for o in range(first, last):
-        none = fresh
-        for k in range(kernel):
-            w = o * stride - before + k * dilation
-            if 0 <= w < row.size:
-                if none or better(row[w], y[o]):
-                    y[o] = row[w]
-                    arg[o] = TAP(tap + k)
-                none = False
+def across_step(v, vi, y, arg, k, at, o):
+    value, tap = v[at], TAP(vi[at] + k)
+    t = first_of(value, tap, y[o], arg[o])
+    y[o] = value if t else y[o]
+    arg[o] = tap if t else arg[o]
+
+
+@inline
+def across_more(v, vi, y, arg, tap, start, lo, count, stride):
+    k, s, o = TAP(tap), np.uint64(start), np.uint64(lo)
+    if stride == 1:
+        for i in range(count):
+            across_step(v, vi, y, arg, k, s + np.uint64(i), o + np.uint64(i))
+    elif stride == 2:
+        for i in range(count):
+            across_step(v, vi, y, arg, k, s + np.uint64(i) * np.uint64(2), o + np.uint64(i))
+    else:
+        for i in range(count):
+            across_step(v, vi, y, arg, k, s + np.uint64(i) * np.uint64(stride), o + np.uint64(i))
 
 
 @cpu
-def _forward_planes(x, y, arg, kernel, stride, before, dilation):
+def _forward_planes(x, y, arg, v, vi, kernel, stride, before, dilation):
+    """v, vi (tasks, W) scratch. A task takes some rows of outputs."""
     planes, depth, height, _ = y.shape
-    for j in prange(planes * depth * height):
-        oh = j % height
-        od = j // height % depth
-        p = j // height // depth
-        d0 = od * stride[0] - before[0]
-        h0 = oh * stride[1] - before[1]
-        pool_row(x[p], y[p, od, oh], arg[p, od, oh], d0, h0, kernel, stride, before, dilation)
-
-
-@inline
-def scatter_row(dy, arg, dx, reach, start, stride):
-    for o in range(dy.size):
-        dx[start + o * stride + reach[arg[o]]] += dy[o]
+    rows = planes * depth * height
+    tasks = v.shape[0]
+    step = (rows + tasks - 1) // tasks
+    for task in prange(tasks):
+        for j in range(task * step, min(rows, task * step + step)):
+            oh = j % height
+            od = j // height % depth
+            p = j // height // depth
+            d0 = od * stride[0] - before[0]
+            h0 = oh * stride[1] - before[1]
+            down(x[p], v[task], vi[task], d0, h0, kernel, dilation)
+            across_row(
+                v[task], vi[task], y[p, od, oh], arg[p, od, oh], kernel[2], stride[2], before[2], dilation[2]
+            )
 
 
 @inline
@@ -191,62 +222,106 @@ def clear(x):
         x[i] = real(0)
 
 
+@inline
+def scatter_plane(dy, arg, dx, starts, reach):
+    for o in range(dy.size):
+        dx[np.uint32(starts[o] + reach[arg[o]])] += dy[o]
+
+
 @cpu
-def _backward_planes(dy, arg, dx, reach, kernel, stride, before, dilation):
-    """dx (P, D * H * W), one task a plane. reach (taps,): how far a tap lies from its window's start."""
-    planes, depth, height, _ = dy.shape
-    rows, width = reach[-2], reach[-1]
-    for p in prange(planes):
+def _backward_planes(dy, arg, dx, starts, reach):
+    """dy, arg (P, OD * OH * OW), dx (P, D * H * W): where each window starts, how far from there each tap
+    lies."""
+    for p in prange(dy.shape[0]):
         clear(dx[p])
-        for od in range(depth):
-            for oh in range(height):
-                d0 = od * stride[0] - before[0]
-                h0 = oh * stride[1] - before[1]
-                start = (d0 * rows + h0) * width - before[2]
-                scatter_row(dy[p, od, oh], arg[p, od, oh], dx[p], reach, start, stride[2])
+        scatter_plane(dy[p], arg[p], dx[p], starts, reach)
 
 
 # -- CPU, channels last: x (N, D, H, W, C), all channels of a position at once -----------------------------
 
 
 @inline
-def pool_position(x, y, arg, d0, h0, w0, kernel, dilation):
-    """y and arg (C,): the window of x (D, H, W, C) that starts at d0, h0, w0."""
-    first = max(0, (-w0 + dilation[2] - 1) // dilation[2])
-    last = min(kernel[2], (x.shape[2] - w0 + dilation[2] - 1) // dilation[2])
-    fresh = True
-    for kd in range(kernel[0]):
-        d = d0 + kd * dilation[0]
-        for kh in range(kernel[1]):
-            h = h0 + kh * dilation[1]
-            if 0 <= d < x.shape[0] and 0 <= h < x.shape[1]:
-                tap = (kd * kernel[1] + kh) * kernel[2]
-                row = x[d, h]
-                k = first
-                if fresh:
-                    begin(row[w0 + k * dilation[2]], y, arg, tap + k, 1)
-                    k += 1
+def best_one(v, vi, tap, y, arg):
+    k = TAP(tap)
+    for c in range(y.size):
+        y[c] = v[c]
+        arg[c] = TAP(vi[c] + k)
+
+
+@inline
+def best_more(v, vi, tap, y, arg):
+    k = TAP(tap)
+    for c in range(y.size):
+        a = TAP(vi[c] + k)
+        t = first_of(v[c], a, y[c], arg[c])
+        y[c] = v[c] if t else y[c]
+        arg[c] = a if t else arg[c]
+
+
+@inline
+def best_two(p, q, pi, qi, y, arg):
+    for c in range(y.size):
+        a = TAP(qi[c] + TAP(1))
+        t = first_of(q[c], a, p[c], pi[c])
+        y[c] = q[c] if t else p[c]
+        arg[c] = a if t else pi[c]
+
+
+@inline
+def best_three(p, q, r, pi, qi, ri, y, arg):
+    for c in range(y.size):
+        a = TAP(qi[c] + TAP(1))
+        t = first_of(q[c], a, p[c], pi[c])
+        m = q[c] if t else p[c]
+        mi = a if t else pi[c]
+        a = TAP(ri[c] + TAP(2))
+        t = first_of(r[c], a, m, mi)
+        y[c] = r[c] if t else m
+        arg[c] = a if t else mi
+
+
+@inline
+def across_positions(v, vi, y, arg, kernel, stride, before, dilation):
+    """y, arg (OW, C) from v, vi (W, C)."""
+    lo, hi = whole_windows(v.shape[0], y.shape[0], kernel, stride, before, dilation)
+    for o in range(y.shape[0]):
+        w = o * stride - before
+        u = w + dilation
+        if kernel == 3 and lo <= o < hi:
+            z = u + dilation
+            best_three(v[w], v[u], v[z], vi[w], vi[u], vi[z], y[o], arg[o])
+        elif kernel == 2 and lo <= o < hi:
+            best_two(v[w], v[u], vi[w], vi[u], y[o], arg[o])
+        else:
+            fresh = True
+            for k in range(kernel):
+                u = w + k * dilation
+                if 0 <= u < v.shape[0]:
+                    if fresh:
+                        best_one(v[u], vi[u], k, y[o], arg[o])
+                    else:
+                        best_more(v[u], vi[u], k, y[o], arg[o])
                     fresh = False
-                while k + 1 < last:
-                    w = w0 + k * dilation[2]
-                    take_two(row[w], row[w + dilation[2]], y, arg, tap + k, 1)
-                    k += 2
-                if k < last:
-                    take(row[w0 + k * dilation[2]], y, arg, tap + k, 1)
 
 
 @cpu
-def _forward_positions(x, y, arg, kernel, stride, before, dilation):
-    batch, depth, height, width, _ = y.shape
-    for j in prange(batch * depth * height):
-        oh = j % height
-        od = j // height % depth
-        n = j // height // depth
-        d0 = od * stride[0] - before[0]
-        h0 = oh * stride[1] - before[1]
-        for ow in range(width):
-            w0 = ow * stride[2] - before[2]
-            pool_position(x[n], y[n, od, oh, ow], arg[n, od, oh, ow], d0, h0, w0, kernel, dilation)
+def _forward_positions(x, y, arg, v, vi, v_rows, vi_rows, kernel, stride, before, dilation):
+    """x (N, D, H, W * C); v, vi (tasks, W, C) scratch, the same as rows (tasks, W * C)."""
+    batch, depth, height, _, _ = y.shape
+    rows = batch * depth * height
+    tasks = v.shape[0]
+    step = (rows + tasks - 1) // tasks
+    for task in prange(tasks):
+        for j in range(task * step, min(rows, task * step + step)):
+            oh = j % height
+            od = j // height % depth
+            n = j // height // depth
+            d0 = od * stride[0] - before[0]
+            h0 = oh * stride[1] - before[1]
+            down(x[n], v_rows[task], vi_rows[task], d0, h0, kernel, dilation)
+            across_positions(
+                v[task], vi[task], y[n, od, oh], arg[n, od, oh], kernel[2], stride[2], before[2], dilation[2]
+            )
 
 
 @inline
@@ -258,45 +333,78 @@ def window_at(i, k, out, stride, before, dilation):
 
 
 @inline
-def give(dy, arg, dx, tap, fresh):
-    """dx = or += dy where the maximum was `tap`."""
+def give_one(dy, arg, tap, p):
     k = TAP(tap)
-    if fresh:
-        for c in range(dx.size):
-            dx[c] = dy[c] if arg[c] == k else real(0)
-    else:
-        for c in range(dx.size):
-            dx[c] += dy[c] if arg[c] == k else real(0)
+    for c in range(dy.size):
+        p[c] += dy[c] if arg[c] == k else real(0)
 
 
 @inline
-def gather_position(dy, arg, dx, d, h, w, kernel, stride, before, dilation):
-    """dx (C,) of position d, h, w from dy and arg (OD, OH, OW, C)."""
-    fresh = True
-    for kd in range(kernel[0] - 1, -1, -1):
-        od = window_at(d, kd, dy.shape[0], stride[0], before[0], dilation[0])
-        for kh in range(kernel[1] - 1, -1, -1):
-            oh = window_at(h, kh, dy.shape[1], stride[1], before[1], dilation[1])
-            if od >= 0 and oh >= 0:
-                for kw in range(kernel[2] - 1, -1, -1):
-                    ow = window_at(w, kw, dy.shape[2], stride[2], before[2], dilation[2])
-                    if ow >= 0:
-                        tap = (kd * kernel[1] + kh) * kernel[2] + kw
-                        give(dy[od, oh, ow], arg[od, oh, ow], dx, tap, fresh)
-                        fresh = False
-    if fresh:
-        clear(dx)
+def give_two(dy, arg, tap, p, q):
+    k = TAP(tap)
+    k1 = TAP(tap + 1)
+    for c in range(dy.size):
+        p[c] += dy[c] if arg[c] == k else real(0)
+        q[c] += dy[c] if arg[c] == k1 else real(0)
+
+
+@inline
+def give_three(dy, arg, tap, p, q, r):
+    k = TAP(tap)
+    k1 = TAP(tap + 1)
+    k2 = TAP(tap + 2)
+    for c in range(dy.size):
+        p[c] += dy[c] if arg[c] == k else real(0)
+        q[c] += dy[c] if arg[c] == k1 else real(0)
+        r[c] += dy[c] if arg[c] == k2 else real(0)
+
+
+@inline
+def give_row(dy, arg, dx, tap, kernel, stride, before, dilation):
+    """A row of outputs dy, arg (OW, C) gives to the row of inputs dx (W, C) that its taps from `tap` on
+    cover."""
+    lo, hi = whole_windows(dx.shape[0], dy.shape[0], kernel, stride, before, dilation)
+    for o in range(dy.shape[0]):
+        w = o * stride - before
+        u = w + dilation
+        if kernel == 3 and lo <= o < hi:
+            give_three(dy[o], arg[o], tap, dx[w], dx[u], dx[u + dilation])
+        elif kernel == 2 and lo <= o < hi:
+            give_two(dy[o], arg[o], tap, dx[w], dx[u])
+        else:
+            for k in range(kernel):
+                u = w + k * dilation
+                if 0 <= u < dx.shape[0]:
+                    give_one(dy[o], arg[o], tap + k, dx[u])
 
 
 @cpu
-def _backward_positions(dy, arg, dx, kernel, stride, before, dilation):
-    batch, depth, height, width, _ = dx.shape
+def _backward_positions(dy, arg, dx, dx_rows, kernel, stride, before, dilation):
+    """A task owns one row of dx (N, D, H, W, C) and asks the rows of outputs that cover it. dx_rows: rows
+    flat."""
+    batch, depth, height, _, _ = dx.shape
     for j in prange(batch * depth * height):
         h = j % height
         d = j // height % depth
         n = j // height // depth
-        for w in range(width):
-            gather_position(dy[n], arg[n], dx[n, d, h, w], d, h, w, kernel, stride, before, dilation)
+        clear(dx_rows[n, d, h])
+        for kd in range(kernel[0] - 1, -1, -1):
+            od = window_at(d, kd, dy.shape[1], stride[0], before[0], dilation[0])
+            if od >= 0:
+                for kh in range(kernel[1] - 1, -1, -1):
+                    oh = window_at(h, kh, dy.shape[2], stride[1], before[1], dilation[1])
+                    if oh >= 0:
+                        tap = (kd * kernel[1] + kh) * kernel[2]
+                        give_row(
+                            dy[n, od, oh],
+                            arg[n, od, oh],
+                            dx[n, d, h],
+                            tap,
+                            kernel[2],
+                            stride[2],
+                            before[2],
+                            dilation[2],
+                        )
 
 
 @inline
@@ -465,35 +573,53 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
         small = next(
             kind for kind in ("uint8", "uint16", "uint32") if taps <= 1 << 8 * np.dtype(kind).itemsize
         )
+        tasks = max(1, min(TASKS, x.shape[0] * out[0] * out[1]))
+        row = found[2].size * x.shape[1]  # channels last needs a row of all channels, channels first less
         y = {"y": Tensor(shape, x.dtype), "indices": Tensor(shape, "int64")} if self.return_indices else shape
         return Plan(
             y=y,
             saved={"arg": Array((math.prod(shape),), small)},
-            workspace={"reach": Array((taps + 2,), "int64")},
+            workspace={
+                "v": Array((tasks * row,)),
+                "vi": Array((tasks * row,), small),
+                "starts": Array((math.prod(out),), "uint32"),
+                "reach": Array((taps,), "uint32"),
+            },
             flops=math.prod(shape) * taps,
         )
 
     def forward_cpu(self, t):
         g = self._geometry(t)
-        forward = _forward_planes if g.first else _forward_positions
-        arg = t.arg.reshape(g.y)
-        forward.with_constants(TAP=arg.dtype.type)[t](t.x.reshape(g.x), t.y.reshape(g.y), arg, *g.window)
+        arg, y = t.arg.reshape(g.y), t.y.reshape(g.y)
+        if not arg.size:
+            return
+        constants = {"TAP": arg.dtype.type}
+        if g.first:
+            v, vi = t.v.reshape(-1, g.x[-1])[:TASKS], t.vi.reshape(-1, g.x[-1])[:TASKS]
+            _forward_planes.with_constants(**constants)[t](t.x.reshape(g.x), y, arg, v, vi, *g.window)
+        else:
+            row = g.x[-2] * g.x[-1]
+            scratch = [a.reshape(-1, *s) for s in (g.x[-2:], (row,)) for a in (t.v, t.vi)]
+            x = t.x.reshape(*g.x[:-2], row)
+            _forward_positions.with_constants(**constants)[t](x, y, arg, *scratch, *g.window)
         if self.return_indices:
-            _flat_indices[t](arg.reshape(g.y5), t.indices.reshape(g.y5), *g.map, *g.window)
+            _flat_indices[t](t.arg.reshape(g.y5), t.indices.reshape(g.y5), *g.map, *g.window)
 
     def backward_cpu(self, t):
-        if t.dx is None:
+        if t.dx is None or not t.dx.size:
             return
         g = self._geometry(t)
-        dy, arg = t.dy.reshape(g.y), t.arg.reshape(g.y)
         if g.first:
-            t.reach[:-2] = g.reach
-            t.reach[-2:] = g.map
+            t.starts[:] = g.starts
+            t.reach[:] = g.reach
+            flat = (g.y[0], math.prod(g.y[1:]))
             dx = t.dx.reshape(g.x[0], math.prod(g.x[1:]))
-            _backward_planes[t](dy, arg, dx, t.reach, *g.window)
+            _backward_planes[t](t.dy.reshape(flat), t.arg.reshape(flat), dx, t.starts, t.reach)
         else:
+            arg, dx = t.arg.reshape(g.y), t.dx.reshape(g.x)
+            rows = t.dx.reshape(*g.x[:-2], g.x[-2] * g.x[-1])
             backward = _backward_positions.with_constants(TAP=arg.dtype.type)
-            backward[t](dy, arg, t.dx.reshape(g.x), *g.window)
+            backward[t](t.dy.reshape(g.y), arg, dx, rows, *g.window)
 
     def forward_cuda(self, t):
         g = self._geometry(t)
@@ -557,5 +683,14 @@ class _Geometry:
             tuple(w.before for w in found),
             tuple(w.dilation for w in found),
         )
-        d, h, w = (np.arange(v.kernel) * v.dilation for v in found)
-        self.reach = ((d[:, None, None] * size[1] + h[:, None]) * size[2] + w).reshape(-1)
+        # Offsets in a map, modulo 2^32: a window may start before the map, the sum of both lies inside.
+        taps = [np.arange(v.kernel) * v.dilation for v in found]
+        starts = [np.arange(v.out) * v.stride - v.before for v in found]
+        self.reach = _offsets(taps, size).astype(np.uint32)
+        self.starts = _offsets(starts, size).astype(np.uint32)
+
+
+def _offsets(places, size):
+    """Flat offsets in a map of this size, of every combination of places along its three dimensions."""
+    d, h, w = places
+    return ((d[:, None, None] * size[1] + h[:, None]) * size[2] + w).reshape(-1)
