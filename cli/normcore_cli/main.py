@@ -29,6 +29,7 @@ COMMANDS = {
     "lint": "Check a network's file without training.",
     "ops": "List the ops, or show one with its formula and source.",
     "plugins": "List the plugins and what they bring.",
+    "check": "Run the conformance suite on an op, a plugin file or a package.",
     "schema": "Print the JSON Schema of network files, for editors.",
     "warm": "Compile every kernel that training a network needs.",
 }
