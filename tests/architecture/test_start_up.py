@@ -1,0 +1,41 @@
+"""Starting is quick: heavy libraries are imported when they are used."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("numpy", "numba", "pydantic", "rich", "ruamel", "sympy", "PIL", "safetensors", "cupy", "torch")
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Top-level modules that a fresh process has loaded after running a statement."""
+    code = f"import sys\n{statement}\nprint(' '.join(sorted({{m.split('.')[0] for m in sys.modules}})))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import normcore",
+        "import normcore; normcore.hookimpl",
+        "from normcore_cli.main import run; assert run(['--help']) == 0",
+        "from normcore_cli.main import run; assert run(['--version']) == 0",
+    ],
+)
+def test_nothing_heavy_is_imported(statement):
+    assert not loaded_after(statement) & set(HEAVY)
+
+
+def test_samples_do_not_load_the_suite():
+    code = "import sys\nfrom normcore.testing.samples import Sample\nassert 'normcore.testing.suite' not in sys.modules"
+    loaded_after(code.replace("import sys\n", ""))
+
+
+def test_importing_a_plugin_family_does_not_import_its_ops():
+    code = "import normcore_activation\nassert not [m for m in sys.modules if m.startswith('normcore_activation.')]"
+    assert not loaded_after(code) & {"numba"}
