@@ -9,7 +9,11 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))  # peers stand beside the benches
 
-TUNED = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000", "GOMP_SPINCOUNT": "10000"}
+TUNED = {
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "GOMP_SPINCOUNT": "10000",
+}
 
 
 def pytest_configure(config):

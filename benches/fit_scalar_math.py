@@ -14,10 +14,7 @@ sum.
 Needs mpmath (and matplotlib for --plot); neither is needed to run normcore.
 """
 
-import math
-import pathlib
 import sys
-import types
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -71,14 +68,22 @@ def _scaled_erfc(v):
     return exp(t * t) * erfc(t) / w
 
 
+def _normal_tail(t):
+    return erfc(t / sqrt(2)) / 2
+
+
 def _relative(function):
     return lambda v: 1 / function(v)
 
 
-EXP = (_exp_target, lambda r: r**2 / expm1(r), -LN2_HALF, LN2_HALF)
+EXPM1 = (_exp_target, lambda r: r**2 / expm1(r), -LN2_HALF, LN2_HALF)
 FITS = {
-    "exp_f32": Fit(*EXP, 4, np.float32, "(exp(r) - 1 - r) / r^2, |r| <= ln(2)/2; relative to expm1(r)"),
-    "exp_f64": Fit(*EXP, 10, np.float64, "(exp(r) - 1 - r) / r^2, |r| <= ln(2)/2; relative to expm1(r)"),
+    "exp_f32": Fit(
+        _exp_target, lambda r: r**2 / exp(r), mpf("-0.694"), mpf("0.694"), 5, np.float32,
+        "(exp(r) - 1 - r) / r^2, |r| <= ln(2); error relative to exp(r)",
+    ),
+    "expm1_f32": Fit(*EXPM1, 4, np.float32, "(exp(r) - 1 - r) / r^2, |r| <= ln(2)/2; relative to expm1(r)"),
+    "exp_f64": Fit(*EXPM1, 10, np.float64, "(exp(r) - 1 - r) / r^2, |r| <= ln(2)/2; relative to expm1(r)"),
     "log_f32": Fit(
         _log_target, lambda f: f**3 / mp_log1p(f), mpf(-1) / 3, mpf(1) / 3, 7, np.float32,
         "(log(1 + f) - f + f^2/2) / f^3, |f| <= 1/3; error relative to log(1 + f)",
@@ -109,6 +114,15 @@ FITS = {
         _scaled_erfc, _relative(_scaled_erfc),
         1 / mpf("11.07") - ERFC_MIDDLE, 1 / mpf("1.4765") - ERFC_MIDDLE, 10, np.float32,
         "exp(x^2) erfc(x) / w in v = w - 85/256, w = 1/(x + 1), 0.4765 <= x <= 10.07; relative error",
+    ),
+    "normal_tail_f32": Fit(
+        lambda t: _normal_tail(t) ** 0.25, lambda t: 4 * _normal_tail(t) ** 0.75 * (t + 1),
+        mpf(0), mpf("5.8"), 11, np.float32,
+        "Q(t)^(1/4), Q(t) = erfc(t/sqrt(2))/2, 0 <= t <= 5.8; absolute error of (1 + t) Q(t)",
+    ),
+    "log1p_unit_f32": Fit(
+        lambda u: mp_log1p(u) / u, lambda u: u / mp_log1p(u), mpf(0), mpf(1), 9, np.float32,
+        "log(1 + u) / u, 0 <= u <= 1; relative error",
     ),
     "sin_f32": Fit(
         lambda v: (sin(sqrt(v)) / sqrt(v) - 1) / v, lambda v: v, mpf(0), mpf("0.6171"), 2, np.float32,
@@ -225,68 +239,11 @@ def show(name: str) -> None:
     print()
 
 
-def measured(name: str, step: int):
-    """Arguments, and the error in ulp of math.<name> in a float32 kernel, for every `step`-th float32."""
-    from normcore.kernels import variant
-    from normcore.kernels.kernel import Kernel
-    from normcore.kernels.source import Function
-    from normcore.testing.ulps import float32_line, ulps
-
-    text = f"def {name}_line(x, y):\n    for i in range(x.size):\n        y[i] = math.{name}(x[i])\n"
-    kernel = Kernel(Function(f"{name}_line", text, {"math": math}))
-    x = float32_line(step)
-    y = np.empty_like(x)
-    kernel[types.SimpleNamespace(variant=variant("float32", parallel=False))](x, y)
-    with np.errstate(all="ignore"):
-        wide = x.astype(np.float64)
-        if name in ("erf", "erfc"):
-            exact = np.fromiter(map(getattr(math, name), wide.tolist()), np.float64, x.size)
-        else:
-            exact = getattr(np, name)(wide)
-    kept = np.isfinite(x)
-    return x[kept], ulps(y[kept], exact[kept])
-
-
-def plot(path: pathlib.Path, step: int = 509) -> None:
-    """One panel per function: the largest error in each of 1,000 slices of the float32 line."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from normcore.kernels.scalar_math import CPU_MATH
-
-    names = list(CPU_MATH["float32"])
-    figure, axes = plt.subplots(3, 3, figsize=(15, 10), sharey=True, layout="constrained")
-    for name, axis in zip(names, axes.flat, strict=True):
-        x, error = measured(name, step)
-        # Position on the line of floats: the bit pattern, negative numbers to the left.
-        place = x.view(np.int32).astype(np.int64)
-        place = np.where(place < 0, -(place & 0x7FFFFFFF), place)
-        slices = (place - place.min()) * 1000 // (place.max() - place.min() + 1)
-        largest, at = np.zeros(1000), np.zeros(1000)
-        np.maximum.at(largest, slices, error)
-        at[slices] = place
-        axis.plot(at, largest, ".", markersize=3)
-        ticks = [s * 10.0**e for s in (-1, 1) for e in (-20, -2, 2, 20, 38)]
-        bits = [int(np.float32(abs(t)).view(np.int32)) * (1 if t > 0 else -1) for t in ticks]
-        axis.set_xticks(bits, [f"{t:.0e}" for t in ticks], rotation=60, fontsize=7)
-        axis.axhline(2.0, color="black", linewidth=0.8)
-        axis.set_title(f"{name}: largest {error.max():.2f} ulp at {x[error.argmax()]:.6g}")
-        axis.set_xlabel("x (evenly spaced bit patterns)")
-        axis.set_ylabel("error, ulp")
-        axis.set_ylim(0, 2.2)
-        print(f"{name}: {error.max():.3f} ulp at {x[error.argmax()]!r}")
-    figure.suptitle(
-        "float32 scalar mathematics: largest error in each of 1,000 slices of all floats; the bar is 2 ulp"
-    )
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=80)
-
-
 def main(arguments: list[str]) -> None:
     if "--plot" in arguments:
-        plot(pathlib.Path(__file__).parent / "results" / "scalar_math_error.png")
+        from plot_scalar_math import plot
+
+        plot()
         return
     for name in arguments or FITS:
         show(name)

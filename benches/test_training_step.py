@@ -1,6 +1,6 @@
 """The training step of examples/lenet-mnist.yaml beside the same net in torch, batch 64, interleaved in one run.
 
-    python -m pytest benches/test_training_step.py
+python -m pytest benches/test_training_step.py
 """
 
 import pathlib

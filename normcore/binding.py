@@ -4,7 +4,7 @@ A Binding holds the op's Tensors and knows which array each name needs; whoever 
 network's program) attaches the arrays. Nothing here allocates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from normcore.devices.device import Device
 from normcore.errors import DeviceError
 from normcore.kernels import variant
 from normcore.layout import physical_shape
-from normcore.op import Array, Op, Plan, Shape, Tensor, Tensors
+from normcore.op import Op, Plan, Shape, Tensor, Tensors
 
 # A parallel region costs a microsecond or more; below this many elements (or their worth of arithmetic) one
 # thread is faster. The choice depends on shapes alone, so results do not depend on the number of threads.
@@ -44,15 +44,23 @@ class Binding:
         chain: Any = None,
         constants: tuple[float, ...] = (),
     ):
-        self.op, self.inputs, self.path, self.dtype, self.format, self.device = op, inputs, path, dtype, format, device
+        self.op, self.inputs, self.path, self.dtype, self.format, self.device = (
+            op,
+            inputs,
+            path,
+            dtype,
+            format,
+            device,
+        )
         self.plan: Plan = op.plan(*inputs)
         self.outputs: dict[str, Tensor] = self.plan.outputs(dtype)
         self.variadic = bool(op.inputs) and op.inputs[0].startswith("*")
         self.input_names = input_names(op, len(inputs))
         if device.name == "cuda" and not (type(op).has_cuda() or op.is_view):
             raise DeviceError(f"{path}: op {op.name!r} has no CUDA kernels; use --device cpu")
-        self._forward = getattr(op, f"forward_{device.name}", None)  # a view has no kernel
-        self._backward = getattr(op, f"backward_{device.name}", None)
+        # The op's own methods; a view has none, and an op without a gradient has no backward.
+        self.run_forward: Callable[[Tensors], None] = getattr(op, f"forward_{device.name}", _nothing)
+        self.run_backward: Callable[[Tensors], None] = getattr(op, f"backward_{device.name}", _nothing)
         t = self.t = Tensors()
         real = np.dtype(dtype).type
         t.e = tuple(real(c) for c in constants) or (real(0),)
@@ -61,7 +69,7 @@ class Binding:
         t.variant = variant(dtype, work >= PARALLEL_ELEMENTS, chain)
         t.dtype, t.format, t.device = dtype, format, device
         t.batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
-        t.key = np.uint64(random.key_of(seed, path))
+        t.key = np.uint64(random.key_of(seed, path))  # typed: kernels must not see a signed number
         t.call = 0
         t.training, t.calibrating = False, 0
         t.path = path
@@ -90,16 +98,15 @@ class Binding:
 
     @property
     def differentiable(self) -> bool:
-        return self.op.differentiable and (self._backward is not None or self.op.is_view)
+        return self.op.differentiable and (self.run_backward is not _nothing or self.op.is_view)
 
     def forward(self, training: bool) -> None:
         self.t.training = training
-        self._forward(self.t)  # type: ignore[misc]
+        self.run_forward(self.t)
 
     def backward(self) -> None:
-        self._backward(self.t)  # type: ignore[misc]
+        self.run_backward(self.t)
 
 
-def describe(arrays: Mapping[str, Array]) -> str:
-    """"gamma (16,), beta (16,)", for messages."""
-    return ", ".join(f"{name} {tuple(a.shape)}" for name, a in arrays.items())
+def _nothing(t: Tensors) -> None:
+    """Stands for a kernel that an op does not have."""

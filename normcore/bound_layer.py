@@ -37,7 +37,11 @@ def layer(
     from normcore.registry import default
 
     cls: type[Op] = default().get("op", name).component  # type: ignore[assignment]
-    inits = {key[:-5]: parameters.pop(key) for key in list(parameters) if key.endswith("_init") and key[:-5] in cls.learnable}
+    inits = {
+        key[:-5]: parameters.pop(key)
+        for key in list(parameters)
+        if key.endswith("_init") and key[:-5] in cls.learnable
+    }
     return Layer(cls.make(**parameters), input_shape, device, dtype, memory_format, seed, inits)
 
 
@@ -79,7 +83,9 @@ class Layer:
             self.parameters[name] = self.device.array(values, array.dtype or dtype)
             self.gradients[name] = self.device.array(np.zeros(array.shape), array.dtype or dtype)
         for name, array in binding.plan.state.items():
-            self.state[name] = self.device.array(initial_values(array, None, seed, name), array.dtype or dtype)
+            self.state[name] = self.device.array(
+                initial_values(array, None, seed, name), array.dtype or dtype
+            )
         self._attach_parameters(binding)
         self._use(binding)
 
@@ -139,14 +145,21 @@ class Layer:
         self._binding = binding
         self._bindings[binding.t.batch] = binding
         t = self._t = binding.t
-        self._run = binding._forward
-        self._y = tuple(self._given_out(name, binding.outputs[name].shape, getattr(t, name)) for name in binding.outputs)
+        self._run = binding.run_forward
+        self._y = tuple(
+            self._given_out(name, binding.outputs[name].shape, getattr(t, name)) for name in binding.outputs
+        )
         self._single = self._y[0] if len(self._y) == 1 else None
         self._direct = self.format == self.memory_format or all(
             same_memory(x.shape) for x in (*binding.inputs, *binding.outputs.values())
         )
         self._exact = None
-        if len(binding.inputs) == 1 and not binding.variadic and self._single is not None and not self.op.is_view:
+        if (
+            len(binding.inputs) == 1
+            and not binding.variadic
+            and self._single is not None
+            and not self.op.is_view
+        ):
             x = binding.inputs[0]
             first = self.format == "channels_first" or len(x.shape) < 3
             if first and self._direct and self.device.name == "cpu":
@@ -186,7 +199,8 @@ class Layer:
             binding = self._fit(adopted)
         t = binding.t
         physical = tuple(
-            self._physical(x, tensor, f"x{k}") for k, (x, tensor) in enumerate(zip(adopted, binding.inputs, strict=True))
+            self._physical(x, tensor, f"x{k}")
+            for k, (x, tensor) in enumerate(zip(adopted, binding.inputs, strict=True))
         )
         binding.attach_inputs(physical)
         t.call = self.call_number
@@ -214,7 +228,9 @@ class Layer:
         name, tensor = next(iter(binding.outputs.items()))
         dy = self.device.adopt(gradients[0])
         if tuple(dy.shape) != tensor.shape:
-            raise ShapeError(f"{self.op.name}: expected a gradient of the output's shape {tensor.shape}, got {tuple(dy.shape)}")
+            raise ShapeError(
+                f"{self.op.name}: expected a gradient of the output's shape {tensor.shape}, got {tuple(dy.shape)}"
+            )
         t.dy = self._physical(dy, tensor, "dy")
         if self.op.is_view:
             t.dx[...] = t.dy.reshape(t.dx.shape)
@@ -262,7 +278,13 @@ class Layer:
     def _convert_outputs(self, binding: Binding) -> None:
         for (name, tensor), out in zip(binding.outputs.items(), self._y, strict=True):
             if not same_memory(tensor.shape):
-                convert(binding.t, getattr(binding.t, name), physical_view(out, self.memory_format), tensor.shape, self.format)
+                convert(
+                    binding.t,
+                    getattr(binding.t, name),
+                    physical_view(out, self.memory_format),
+                    tensor.shape,
+                    self.format,
+                )
 
     def _converted(self, key: str, shape: Shape, array: Any, binding: Binding) -> Any:
         out = self._given_out(key, shape, array)
@@ -277,8 +299,12 @@ def _shapes(op: Op, input_shape: Any) -> tuple[Shape, ...]:
     shapes = tuple(tuple(int(n) for n in s) for s in (given if several else [given]))
     expected = None if op.inputs and op.inputs[0].startswith("*") else len(op.inputs)
     if expected is not None and len(shapes) != expected:
-        raise ShapeError(f"{op.name}: expected {expected} input shapes ({', '.join(op.inputs)}), got {len(shapes)}")
+        raise ShapeError(
+            f"{op.name}: expected {expected} input shapes ({', '.join(op.inputs)}), got {len(shapes)}"
+        )
     for shape in shapes:
         if not shape or any(n < 0 for n in shape):
-            raise ShapeError(f"{op.name}: expected a shape (N, C, *spatial) of whole numbers >= 0, got {shape}")
+            raise ShapeError(
+                f"{op.name}: expected a shape (N, C, *spatial) of whole numbers >= 0, got {shape}"
+            )
     return shapes

@@ -22,10 +22,14 @@ class Parameter:
     required: bool
 
     def type_name(self) -> str:
-        return self.annotation.__name__ if isinstance(self.annotation, type) else str(self.annotation).replace("typing.", "")
+        return (
+            self.annotation.__name__
+            if isinstance(self.annotation, type)
+            else str(self.annotation).replace("typing.", "")
+        )
 
 
-@typing.dataclass_transform(frozen_default=True, kw_only_default=False)
+@typing.dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 class Component:
     """Base of Initializer, Loss, Optimizer, Schedule, DataSource, Augmentation. Class keywords: name, aliases."""
 
@@ -49,9 +53,12 @@ class Component:
         """The parameters in order, keyword-only ones last; the first is what a bare YAML value sets."""
         hints = typing.get_type_hints(cls)
         out = []
-        for f in sorted(dataclasses.fields(cls), key=lambda f: f.kw_only):  # type: ignore[arg-type]
-            required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-            default = None if required else (f.default if f.default is not dataclasses.MISSING else f.default_factory())  # type: ignore[misc]
+        for f in sorted(dataclasses.fields(cls), key=lambda f: f.kw_only is True):  # type: ignore[arg-type]
+            default = f.default
+            if f.default_factory is not dataclasses.MISSING:
+                default = f.default_factory()
+            required = default is dataclasses.MISSING
+            default = None if required else default
             out.append(Parameter(f.name, hints[f.name], default, required))
         return tuple(out)
 

@@ -11,7 +11,6 @@ from the chain's input, so that only the input is kept; a chain of one whose der
 """
 
 import ast
-import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +35,15 @@ class Scalars:
     parameters: tuple[str, ...]
     forward: Function
     derivatives: tuple[Function, ...]  # one for each input
-    uses: frozenset[str]  # which of "x" (any input) and "y" the derivatives read
+
+    @cached_property
+    def uses(self) -> frozenset[str]:
+        """Which of "x" (any input) and "y" the derivatives read."""
+        found: set[str] = set()
+        for derivative in self.derivatives:
+            names = {n.id for n in ast.walk(ast.parse(derivative.text)) if isinstance(n, ast.Name)}
+            found |= ({"x"} if names & set(self.inputs) else set()) | ({"y"} if "y" in names else set())
+        return frozenset(found)
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,7 @@ class ElementwiseOp(Op):
     def reference(self, *inputs: Any, **arrays: Any) -> Any:
         if self.reference_function is None:
             return super().reference(*inputs, **arrays)
-        return type(self).reference_function(*inputs, **self.hyperparameters())
+        return self.reference_function(*inputs, **self.hyperparameters())
 
 
 class FusedChain(ElementwiseOp, name="fused_chain"):
@@ -152,7 +159,12 @@ class FusedChain(ElementwiseOp, name="fused_chain"):
 
 
 def elementwise(
-    definition: type | None = None, *, name: str = "", aliases: tuple[str, ...] = (), source: str = "", **attributes: Any
+    definition: type | None = None,
+    *,
+    name: str = "",
+    aliases: tuple[str, ...] = (),
+    source: str = "",
+    **attributes: Any,
 ) -> Any:
     """Make an elementwise op from a class of scalar functions; see the module's docstring.
 
@@ -184,7 +196,7 @@ def elementwise(
     if "reference" in members:
         namespace["reference_function"] = staticmethod(members["reference"])
     extra: dict[str, Any] = {"name": op_name, "aliases": aliases, "source": source}
-    return type(Op)(definition.__name__, (ElementwiseOp,), namespace, **extra)
+    return type(definition.__name__, (ElementwiseOp,), namespace, **extra)
 
 
 def _scalars(op: str, members: Mapping[str, Any], parameters: tuple[str, ...], choice: str) -> Scalars:
@@ -194,37 +206,40 @@ def _scalars(op: str, members: Mapping[str, Any], parameters: tuple[str, ...], c
 
     forward = function("forward")
     if forward is None:
-        raise PluginError(f"elementwise op {op!r} needs a function forward(x{''.join(', ' + p for p in parameters)})")
-    arguments = tuple(inspect.signature(forward).parameters)
+        raise PluginError(
+            f"elementwise op {op!r} needs a function forward(x{''.join(', ' + p for p in parameters)})"
+        )
+    arguments = _arguments(forward)
     inputs = tuple(a for a in arguments if a not in parameters)
     used = tuple(a for a in arguments if a in parameters)
     if not inputs or arguments != inputs + used:
-        raise PluginError(f"elementwise op {op!r}: forward takes its inputs first, then parameters; got {arguments}")
+        raise PluginError(
+            f"elementwise op {op!r}: forward takes its inputs first, then parameters; got {arguments}"
+        )
     stems = ["derivative"] if len(inputs) == 1 else [f"derivative_{name}" for name in inputs]
-    derivatives, uses = [], set()
+    derivatives = []
     for stem in stems:
         derivative = function(stem)
         if derivative is None:
             raise PluginError(f"elementwise op {op!r} needs a function {stem}({', '.join(inputs)}, y, ...)")
-        given = tuple(inspect.signature(derivative).parameters)
-        if given != (*inputs, "y", *used):
-            raise PluginError(f"elementwise op {op!r}: {stem} must take {(*inputs, 'y', *used)}, got {given}")
-        made = _named(derivative, f"{op}_{stem}")
-        derivatives.append(made)
-        names = {n.id for n in ast.walk(ast.parse(made.text)) if isinstance(n, ast.Name)}
-        uses |= ({"x"} if names & set(inputs) else set()) | ({"y"} if "y" in names else set())
-    return Scalars(op, inputs, used, _named(forward, f"{op}_forward"), tuple(derivatives), frozenset(uses))
+        if _arguments(derivative) != (*inputs, "y", *used):
+            raise PluginError(
+                f"elementwise op {op!r}: {stem} must take {(*inputs, 'y', *used)}, got {_arguments(derivative)}"
+            )
+        derivatives.append(read(derivative, f"{op}_{stem}", scalar=True))
+    return Scalars(op, inputs, used, read(forward, f"{op}_forward", scalar=True), tuple(derivatives))
 
 
-def _named(python: Callable[..., Any], name: str) -> Function:
-    made = read(python, scalar=True)
-    return dataclasses.replace(made, name=name, text=made.text.replace(f"def {made.name}(", f"def {name}(", 1))
+def _arguments(python: Callable[..., Any]) -> tuple[str, ...]:
+    return python.__code__.co_varnames[: python.__code__.co_argcount]
 
 
 # -- generated text ---------------------------------------------------------------------------------------------
 
 
-def _forward_lines(chain: Chain, first: Sequence[str]) -> tuple[list[str], list[list[str]], dict[str, Function]]:
+def _forward_lines(
+    chain: Chain, first: Sequence[str]
+) -> tuple[list[str], list[list[str]], dict[str, Function]]:
     """Lines that compute v1, v2, ... and, for each stage, its parameters' texts."""
     lines, parameters, names, offset = [], [], {}, 0
     for k, stage in enumerate(chain.stages):
@@ -236,7 +251,9 @@ def _forward_lines(chain: Chain, first: Sequence[str]) -> tuple[list[str], list[
     return lines, parameters, names
 
 
-def _gradient_lines(chain: Chain, first: Sequence[str], output: str | None) -> tuple[list[str], dict[str, Function]]:
+def _gradient_lines(
+    chain: Chain, first: Sequence[str], output: str | None
+) -> tuple[list[str], dict[str, Function]]:
     """Lines that turn g (the gradient of the chain's output) into g0, g1: the gradients of its inputs."""
     forward, parameters, names = _forward_lines(chain, first)
     used = dict(names)
@@ -315,14 +332,21 @@ def kernels(chain: Chain) -> ChainKernels:
     )
 
 
-def _loop(name: str, arrays: list[str], lines: list[str], names: Mapping[str, Any], kind: type[Kernel]) -> Kernel:
+def _loop(
+    name: str, arrays: list[str], lines: list[str], names: Mapping[str, Any], kind: type[Kernel]
+) -> Kernel:
     arguments = ", ".join(arrays)
     if kind is CudaKernel:
         text = ["i0 = cu.grid(1)", "step = cu.gridsize(1)", f"for i in range(i0, {arrays[-1]}.size, step):"]
-        return CudaKernel(_function(name, f"{arguments}, e", [*text, *(f"    {line}" for line in lines)], names))
+        return CudaKernel(
+            _function(name, f"{arguments}, e", [*text, *(f"    {line}" for line in lines)], names)
+        )
     # Slices first, then a loop over one range in a helper: indexing with an offset inside prange does not vectorize.
     body = _function(
-        f"{name}_slice", f"{arguments}, e", [f"for i in range({arrays[-1]}.size):", *(f"    {x}" for x in lines)], names
+        f"{name}_slice",
+        f"{arguments}, e",
+        [f"for i in range({arrays[-1]}.size):", *(f"    {x}" for x in lines)],
+        names,
     )
     slices = ", ".join(f"{a}[lo:hi]" for a in arrays)
     loop = [

@@ -57,18 +57,24 @@ class Network:
         self.output_shape: tuple[int, ...] = graph.output.tensor.shape[1:]
         self._check_parameters(graph)
         self.store = ParameterStore(graph, self.device, dtype, self.seed)
-        self.parameters, self.gradients, self.state = self.store.parameters, self.store.gradients, self.store.state
+        self.parameters, self.gradients, self.state = (
+            self.store.parameters,
+            self.store.gradients,
+            self.store.state,
+        )
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._arenas: dict[str, Any] = {}
         self._losses: dict[tuple[Any, ...], LossBinding] = {}
         self._current: Program | None = None
 
     @classmethod
-    def from_yaml(cls, path: str | os.PathLike[str], device: str = "cpu", dtype: str = "float32", fuse: bool = True) -> "Network":
+    def from_yaml(
+        cls, path: str | os.PathLike[str], device: str = "cpu", dtype: str = "float32", fuse: bool = True
+    ) -> "Network":
         """The network of a YAML file. Raises ConfigError with every fault of the file, and DeviceError."""
         from normcore.config.config import load
 
-        return cls(load(path), device, dtype, fuse)
+        return cls(load(pathlib.Path(path)), device, dtype, fuse)
 
     @classmethod
     def from_mapping(
@@ -84,7 +90,9 @@ class Network:
 
     def _data_shape(self) -> tuple[int, ...]:
         if self.config.source is None:
-            raise UsageError("the network has neither `data:` nor `input:`; add `input: [channels, height, width]`")
+            raise UsageError(
+                "the network has neither `data:` nor `input:`; add `input: [channels, height, width]`"
+            )
         self.dataset = self.config.source.load(self.config.base)
         shape: tuple[int, ...] = self.config.data.transforms().output_shape(self.dataset.shape)
         return shape
@@ -97,7 +105,9 @@ class Network:
         from normcore.data.settings import open_loader
 
         if self.config.source is None:
-            raise UsageError("the network has no `data:` section; add one, or give the data to net.loss and trainer.step")
+            raise UsageError(
+                "the network has no `data:` section; add one, or give the data to net.loss and trainer.step"
+            )
         return open_loader(
             self.config.data,
             self.config.source,
@@ -132,22 +142,44 @@ class Network:
     def _attach(self, program: Program, arena: str) -> None:
         held = self._arenas.get(arena)
         if held is None or held.nbytes < program.nbytes:
-            # Room for the declared batch at once, so that a short last batch planned first does not plan twice.
             self._check_budget(program)
-            self._arenas[arena] = self.device.empty(program.nbytes)
+            self._arenas[arena] = self.device.empty(max(program.nbytes, self._declared_nbytes(program)))
             for (_, training, *_), other in self._programs.items():
                 if ("training" if training else "inference") == arena:
                     other.attach(self._arenas[arena], self.store)
             self._losses.clear()
         program.attach(self._arenas[arena], self.store)
 
+    def _declared_nbytes(self, program: Program) -> int:
+        """What the declared batch will need, so that a smaller batch that comes first does not allocate twice."""
+        batch = program.graph.input.tensor.shape[0]
+        if self.declared_batch is None or batch >= self.declared_batch:
+            return 0
+        whole = Program(
+            self._graph(self.declared_batch),
+            device=self.device,
+            dtype=self.dtype,
+            seed=self.seed,
+            training=program.training,
+            keep=program.keep,
+            input_gradient=program.input_gradient,
+            fusing=self.fusing,
+        )
+        return whole.nbytes if whole.nbytes <= int(self.device.free_memory() * MEMORY_SHARE) else 0
+
     def _check_budget(self, program: Program) -> None:
         sizes = {b.label: b.nbytes for b in program.buffers}
-        self._refuse_over_budget("buffers", program.nbytes, sizes, "Lower data.batch_size or the layers' sizes")
+        self._refuse_over_budget(
+            "buffers", program.nbytes, sizes, "Lower data.batch_size or the layers' sizes"
+        )
 
     def _check_parameters(self, graph: Graph) -> None:
-        width = 3 * np.dtype(self.dtype).itemsize  # the parameter, its gradient and at least one optimizer slot
-        sizes = {n.path: width * sum(math.prod(a.shape) for a in n.plan.parameters.values()) for n in graph.nodes}
+        width = (
+            3 * np.dtype(self.dtype).itemsize
+        )  # the parameter, its gradient and at least one optimizer slot
+        sizes = {
+            n.path: width * sum(math.prod(a.shape) for a in n.plan.parameters.values()) for n in graph.nodes
+        }
         self._refuse_over_budget("parameters", sum(sizes.values()), sizes, "Lower the layers' sizes")
 
     def _refuse_over_budget(self, what: str, needed: int, sizes: Mapping[str, int], advice: str) -> None:
@@ -168,7 +200,9 @@ class Network:
         x = self.device.adopt(x)
         expected = (x.shape[0] if x.ndim else 0, *self.sample_shape)
         if tuple(x.shape) != expected:
-            raise ShapeError(f"expected an input of shape (N, {', '.join(map(str, self.sample_shape))}), got {tuple(x.shape)}")
+            raise ShapeError(
+                f"expected an input of shape (N, {', '.join(map(str, self.sample_shape))}), got {tuple(x.shape)}"
+            )
         if x.dtype != self.dtype or not x.flags.c_contiguous:
             if not np.can_cast(np.dtype(str(x.dtype)), np.dtype(self.dtype), "same_kind"):
                 raise ParameterError("dtype", f"an array that casts to {self.dtype}", str(x.dtype))
@@ -250,7 +284,12 @@ class Network:
         """What `normcore summary` prints, a row per layer in document order; plans, but allocates nothing."""
         batch = batch or self.declared_batch or 1
         planned = Program(
-            self._graph(batch), device=self.device, dtype=self.dtype, seed=self.seed, training=True, fusing=self.fusing
+            self._graph(batch),
+            device=self.device,
+            dtype=self.dtype,
+            seed=self.seed,
+            training=True,
+            fusing=self.fusing,
         )
         formats = {path: (node.format, node.covers) for node in planned.nodes for path in node.covers}
         rows = []
@@ -274,7 +313,13 @@ class Network:
         """Bytes of activations, gradients and workspaces that training this batch size shares one arena of."""
         graph = self._graph(batch or self.declared_batch or 1)
         return Program(
-            graph, device=self.device, dtype=self.dtype, seed=self.seed, training=True, keep=False, fusing=self.fusing
+            graph,
+            device=self.device,
+            dtype=self.dtype,
+            seed=self.seed,
+            training=True,
+            keep=False,
+            fusing=self.fusing,
         ).nbytes
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -320,6 +365,6 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such weights file") from None
     except (SafetensorError, OSError, ValueError) as fault:
-        raise DataError(f"{path}: expected a safetensors file, this one is damaged or of another kind ({fault})") from None
-
-
+        raise DataError(
+            f"{path}: expected a safetensors file, this one is damaged or of another kind ({fault})"
+        ) from None

@@ -27,7 +27,9 @@ from normcore.errors import PluginError
 INTERFACE_VERSION = 1
 FORMATS = ("channels_first", "channels_last")
 # Keys that the engine reads beside an op's own parameters, so no op may use them for a parameter.
-RESERVED_NAMES = frozenset({"name", "inputs", "input", "x", "y", "t", "g", "seed", "device", "dtype", "memory_format"})
+RESERVED_NAMES = frozenset(
+    {"name", "inputs", "input", "x", "y", "t", "g", "seed", "device", "dtype", "memory_format"}
+)
 
 Shape = tuple[int, ...]
 
@@ -97,16 +99,20 @@ class Tensors:
     dtype: str
     format: str
     batch: int
-    key: int
+    key: Any  # numpy.uint64
     call: int
     e: tuple[Any, ...]
     device: Any
+    dy: Any
+    shape: Shape  # of the first input, logical
 
-    def __getattr__(self, name: str) -> Any:  # only reached for names never bound: say so in the op's own words
+    def __getattr__(
+        self, name: str
+    ) -> Any:  # only reached for names never bound: say so in the op's own words
         raise AttributeError(f"no array {name!r} was planned; bound: {', '.join(sorted(vars(self)))}")
 
 
-@typing.dataclass_transform(frozen_default=True, kw_only_default=False)
+@typing.dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 class Op(Component):
     """Base class of every op; see the module's docstring for who calls what.
 
@@ -125,9 +131,13 @@ class Op(Component):
     differentiable: ClassVar[bool] = True
     needs_batch: ClassVar[bool] = False  # training statistics over the batch: more than one value per channel
     calibrates: ClassVar[tuple[str, ...]] = ()  # state that a pass with t.calibrating gathers anew, from zero
-    epilogue: ClassVar[str | None] = None  # takes a fused elementwise chain; backward knows its "input" or "output"
+    epilogue: ClassVar[str | None] = (
+        None  # takes a fused elementwise chain; backward knows its "input" or "output"
+    )
     is_elementwise: ClassVar[bool] = False  # reads and writes one element at a time, in any memory order
-    shares_gradient: ClassVar[bool] = False  # dx of every input is dy itself: the engine passes it on, no kernel
+    shares_gradient: ClassVar[bool] = (
+        False  # dx of every input is dy itself: the engine passes it on, no kernel
+    )
     role: ClassVar[str] = ""  # "add", "concat" or "scale": what residual and branches are built from
     is_view: ClassVar[bool] = False  # y is x's memory under another shape: the engine makes no copy
     samples: ClassVar[tuple[Any, ...]] = ()

@@ -54,7 +54,8 @@ class ParameterStore:
         for path, array, override in specs:
             self.parameters[path][...] = device.array(initial_values(array, override, seed, path), dtype)
         self.state: dict[str, Any] = {
-            path: device.array(initial_values(array, None, seed, path), array.dtype or dtype) for path, array in states
+            path: device.array(initial_values(array, None, seed, path), array.dtype or dtype)
+            for path, array in states
         }
 
     def _view(self, flat: Any, segment: Segment) -> Any:

@@ -184,7 +184,9 @@ class Registry:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as fault:
-            plugin.error = f"{type(fault).__name__}: {fault}" if not isinstance(fault, PluginError) else str(fault)
+            plugin.error = (
+                f"{type(fault).__name__}: {fault}" if not isinstance(fault, PluginError) else str(fault)
+            )
             plugin.trace = tuple(traceback.format_tb(fault.__traceback__)[-2:])
             plugin.components.clear()
             if module is not None and self.manager.is_registered(module):
@@ -212,7 +214,9 @@ class Registry:
                 owner = self._names[kind].get(name)
                 if owner is not None or (kind, name) in taken:
                     other = owner.plugin.name if owner else plugin.name
-                    raise PluginError(f"{kind} {name!r} is already brought by plugin {other!r}; rename one of them")
+                    raise PluginError(
+                        f"{kind} {name!r} is already brought by plugin {other!r}; rename one of them"
+                    )
                 taken[kind, name] = plugin.name
         for kind, registered in additions:
             self._components[kind][registered.name] = registered
@@ -222,7 +226,9 @@ class Registry:
 
     def _checked(self, kind: str, hook: str, component: Any, plugin: Plugin) -> Registered:
         if not (isinstance(component, type) and issubclass(component, Component)) or component.kind != kind:
-            raise PluginError(f"{hook}() returned {component!r}; expected {kind} classes (see normcore/hookspecs.py)")
+            raise PluginError(
+                f"{hook}() returned {component!r}; expected {kind} classes (see normcore/hookspecs.py)"
+            )
         if not component.name.isidentifier() or component.name != component.name.lower():
             raise PluginError(f"{kind} {component.name!r}: a name is lower_snake_case")
         if issubclass(component, Op) and component.interface != INTERFACE_VERSION:

@@ -90,10 +90,22 @@ def test_torch_tensors_are_read_without_a_copy(x):
     ("make", "error", "said"),
     [
         (lambda: normcore.layer("batch_nrom", input_shape=SHAPE), PluginError, "did you mean 'batch_norm'"),
-        (lambda: normcore.layer("batch_norm", input_shape=SHAPE, esp=1), ParameterError, "did you mean 'eps'"),
+        (
+            lambda: normcore.layer("batch_norm", input_shape=SHAPE, esp=1),
+            ParameterError,
+            "did you mean 'eps'",
+        ),
         (lambda: normcore.layer("batch_norm", input_shape=(4,)), ShapeError, "batch_norm"),
-        (lambda: normcore.layer("relu", input_shape=SHAPE, dtype="float16"), ParameterError, "float32, float64"),
-        (lambda: normcore.layer("relu", input_shape=SHAPE, memory_format="nhwc"), ParameterError, "channels_last"),
+        (
+            lambda: normcore.layer("relu", input_shape=SHAPE, dtype="float16"),
+            ParameterError,
+            "float32, float64",
+        ),
+        (
+            lambda: normcore.layer("relu", input_shape=SHAPE, memory_format="nhwc"),
+            ParameterError,
+            "channels_last",
+        ),
         (lambda: normcore.layer("add", input_shape=SHAPE), ShapeError, "expected 2 input shapes"),
         (lambda: normcore.layer("max_pool", input_shape=SHAPE), ParameterError, "kernel_size"),
     ],

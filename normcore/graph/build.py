@@ -39,7 +39,10 @@ def _check_all_used(graph: Graph) -> None:
     read = graph.consumers()
     for node in graph.nodes:
         if node.outputs[0] is not graph.output and id(node.outputs[0]) not in read:
-            raise _problem(f"{node.path}: nobody reads its output; name it in another layer's `inputs:` or leave it out", node.place)
+            raise _problem(
+                f"{node.path}: nobody reads its output; name it in another layer's `inputs:` or leave it out",
+                node.place,
+            )
 
 
 class _Scope:
@@ -113,7 +116,8 @@ class _Builder:
 
     def branches(self, entry: BranchesEntry, value: Value, path: str, scope: _Scope) -> Value:
         ends = [
-            self.sequence(layers, value, scope.inner(f"{path}.path{k}")) for k, layers in enumerate(entry.paths, start=1)
+            self.sequence(layers, value, scope.inner(f"{path}.path{k}"))
+            for k, layers in enumerate(entry.paths, start=1)
         ]
         if entry.merge == "concat":
             return self.structural("concat", ends, f"{path}.concat", entry.place)
@@ -122,22 +126,32 @@ class _Builder:
             total = self.structural("add", [total, end], f"{path}.add{k}", entry.place)
         return total
 
-    def structural(self, role: str, inputs: list[Value], path: str, place: Place, **parameters: object) -> Value:
+    def structural(
+        self, role: str, inputs: list[Value], path: str, place: Place, **parameters: object
+    ) -> Value:
         """A node of the op that declares this role: the engine knows no op by name."""
         found = [r for r in default().all("op") if getattr(r.component, "role", "") == role]
         if not found:
-            raise _problem(f"{path}: no installed op declares the role {role!r}; is the plugin of the basic ops there?", place)
+            raise _problem(
+                f"{path}: no installed op declares the role {role!r}; is the plugin of the basic ops there?",
+                place,
+            )
         op = found[0].component.make(**parameters)
         return self.node(path, op, inputs, LayerEntry(op, place=place))
 
-    def inputs(self, entry: LayerEntry | ResidualEntry | BranchesEntry, value: Value, scope: _Scope) -> list[Value]:
+    def inputs(
+        self, entry: LayerEntry | ResidualEntry | BranchesEntry, value: Value, scope: _Scope
+    ) -> list[Value]:
         if entry.inputs is None:
             return [value]
         found = []
         for name in entry.inputs:
             known = self.known.get(scope.prefix + name) or self.known.get(name)
             if known is None:
-                raise _problem(f"inputs: no layer before this one is called {name!r}{nearest(name, self.known)}", entry.place)
+                raise _problem(
+                    f"inputs: no layer before this one is called {name!r}{nearest(name, self.known)}",
+                    entry.place,
+                )
             found.append(known)
         return found
 
@@ -155,7 +169,8 @@ class _Builder:
             raise _problem(f"{path} does not fit behind {before}: {fault}", entry.place) from None
         node = Node(path, op, inputs, [], plan, entry.inits, entry.place, covers=(path,))
         node.outputs = [
-            Value(t, path if name == "y" else f"{path}.{name}", node) for name, t in plan.outputs(self.dtype).items()
+            Value(t, path if name == "y" else f"{path}.{name}", node)
+            for name, t in plan.outputs(self.dtype).items()
         ]
         self.nodes.append(node)
         for output in node.outputs:

@@ -58,7 +58,9 @@ class Program:
         self._values: dict[int, tuple[Buffer, Value]] = {}  # id(value) -> the buffer it lives in
         self._scratch: dict[tuple[int, str], Buffer] = {}  # (node, array name) -> buffer
         self._gradients: dict[int, Buffer] = {}  # id(value) -> its gradient
-        self._parts: dict[tuple[int, int], Buffer] = {}  # (consumer node, input slot) -> gradient contribution
+        self._parts: dict[
+            tuple[int, int], Buffer
+        ] = {}  # (consumer node, input slot) -> gradient contribution
         self.wanted = self._wanted()
         self._plan_forward()
         if training:
@@ -129,7 +131,9 @@ class Program:
                 continue
             binding = self.bindings[i]
             if not binding.differentiable and not node.op.is_view and not node.op.shares_gradient:
-                raise ParameterError("network", f"ops with a gradient ({node.path}: {node.op.name} has none)", node.op.name)
+                raise ParameterError(
+                    "network", f"ops with a gradient ({node.path}: {node.op.name} has none)", node.op.name
+                )
             needs, until = backward_needs(node), self.end if self.keep else self._back(i)
             read = [*(node.inputs if "x" in needs else ()), *(node.outputs if "y" in needs else ())]
             for value in read:
@@ -165,7 +169,10 @@ class Program:
             elif len(readers) == 1:
                 part = self._gradient_of(value)
             else:
-                part = Buffer(f"d {value.name} by {node.path}", value.tensor.size * np.dtype(value.tensor.dtype).itemsize)
+                part = Buffer(
+                    f"d {value.name} by {node.path}",
+                    value.tensor.size * np.dtype(value.tensor.dtype).itemsize,
+                )
             self._parts[i, slot] = part
             total_time = self._back(readers[0][0])  # the first reader is the last to run backward
             if len(readers) == 1:
@@ -195,7 +202,11 @@ class Program:
 
     def _all_buffers(self) -> list[Buffer]:
         made = [b for b, _ in self._values.values()] + list(self._scratch.values())
-        return [b for b in made + list(self._gradients.values()) + list(self._parts.values()) if b.nbytes and b.spans]
+        return [
+            b
+            for b in made + list(self._gradients.values()) + list(self._parts.values())
+            if b.nbytes and b.spans
+        ]
 
     # -- attaching --------------------------------------------------------------------------------------------
 
@@ -212,13 +223,15 @@ class Program:
                 binding.attach(name, array)
             for group in (binding.plan.saved, binding.plan.workspace):
                 for name, spec in group.items():
-                    binding.attach(name, self._carve(arena, self._scratch[i, name], spec.shape, spec.dtype or self.dtype))
+                    binding.attach(
+                        name, self._carve(arena, self._scratch[i, name], spec.shape, spec.dtype or self.dtype)
+                    )
             binding.attach_inputs(tuple(self._value_array(arena, v, node.format) for v in node.inputs))
             for name, value in zip(binding.outputs, node.outputs, strict=True):
                 format = value.format if isinstance(node.op, Convert) else node.format
                 binding.attach(name, self._value_array(arena, value, format))
             if not node.op.is_view:
-                self.forward_calls.append(functools.partial(binding._forward, binding.t))
+                self.forward_calls.append(functools.partial(binding.run_forward, binding.t))
         output = self.graph.output
         self.y = self._value_array(arena, output, output.format)
         self.output = None if self.y is None else logical_view(self.y, output.format)
@@ -226,22 +239,32 @@ class Program:
             self._attach_backward(arena)
 
     def _attach_backward(self, arena: Any) -> None:
-        self.dy = self._gradient_array(arena, self._gradients[id(self.graph.output)], self.graph.output, FIRST)
+        self.dy = self._gradient_array(
+            arena, self._gradients[id(self.graph.output)], self.graph.output, FIRST
+        )
         for i in range(len(self.nodes) - 1, -1, -1):
             if not self._runs_backward(i):
                 continue
             node, binding = self.nodes[i], self.bindings[i]
             dy_format = node.outputs[0].format if isinstance(node.op, Convert) else node.format
-            binding.attach("dy", self._gradient_array(arena, self._gradients[id(node.outputs[0])], node.outputs[0], dy_format))
+            binding.attach(
+                "dy",
+                self._gradient_array(arena, self._gradients[id(node.outputs[0])], node.outputs[0], dy_format),
+            )
             parts = [
-                self._gradient_array(arena, self._parts[i, slot], value, node.format) if (i, slot) in self._parts else None
+                self._gradient_array(arena, self._parts[i, slot], value, node.format)
+                if (i, slot) in self._parts
+                else None
                 for slot, value in enumerate(node.inputs)
             ]
             if node.op.is_elementwise and any(p is not None for p in parts):
-                parts = [self._spare(arena, v, node) if p is None else p for p, v in zip(parts, node.inputs, strict=True)]
+                parts = [
+                    self._spare(arena, v, node) if p is None else p
+                    for p, v in zip(parts, node.inputs, strict=True)
+                ]
             binding.attach_inputs(tuple(parts), prefix="d")
             if not (node.op.is_view or node.op.shares_gradient):
-                self.backward_calls.append(functools.partial(binding._backward, binding.t))  # type: ignore[arg-type]
+                self.backward_calls.append(functools.partial(binding.run_backward, binding.t))
             self._attach_sums(arena, i, binding)
         self.input_gradient_array = None
         if self.input_gradient and id(self.graph.input) in self._gradients:
@@ -261,7 +284,9 @@ class Program:
 
     def _spare(self, arena: Any, value: Value, node: Node) -> Any:
         """Somewhere to write a gradient nobody wants, for elementwise kernels that always give all of them."""
-        return self.device.empty(value.tensor.size * np.dtype(value.tensor.dtype).itemsize).view(value.tensor.dtype)
+        return self.device.empty(value.tensor.size * np.dtype(value.tensor.dtype).itemsize).view(
+            value.tensor.dtype
+        )
 
     def _carve(self, arena: Any, buffer: Buffer, shape: Shape, dtype: str) -> Any:
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
@@ -291,12 +316,18 @@ class Program:
                 arrays = list(getattr(t, binding.input_names[0]))
                 for slot, value in enumerate(node.inputs):
                     if id(value) in attached:
-                        arrays[slot] = attached[id(value)].reshape(physical_shape(value.tensor.shape, node.format))
+                        arrays[slot] = attached[id(value)].reshape(
+                            physical_shape(value.tensor.shape, node.format)
+                        )
                 setattr(t, binding.input_names[0], tuple(arrays))
             else:
                 for name, value in zip(binding.input_names, node.inputs, strict=True):
                     if id(value) in attached:
-                        setattr(t, name, attached[id(value)].reshape(physical_shape(value.tensor.shape, node.format)))
+                        setattr(
+                            t,
+                            name,
+                            attached[id(value)].reshape(physical_shape(value.tensor.shape, node.format)),
+                        )
             if node.op.is_view:
                 view = attached[id(node.inputs[0])].reshape(node.outputs[0].tensor.shape)
                 attached[id(node.outputs[0])] = view

@@ -96,7 +96,9 @@ class Kernel:
 
     target = "cpu"
 
-    def __init__(self, function: Function, constants: Mapping[str, Any] | None = None, doc: str | None = None):
+    def __init__(
+        self, function: Function, constants: Mapping[str, Any] | None = None, doc: str | None = None
+    ):
         self.function = function
         self.constants = dict(constants or {})
         self.__doc__ = doc
@@ -109,7 +111,9 @@ class Kernel:
         key = tuple(constants.items())
         made = self._specialized.get(key)
         if made is None:
-            made = self._specialized[key] = type(self)(self.function, {**self.constants, **constants}, self.__doc__)
+            made = self._specialized[key] = type(self)(
+                self.function, {**self.constants, **constants}, self.__doc__
+            )
         return made
 
     def __getitem__(self, t: Any) -> Callable[..., None]:
@@ -122,7 +126,14 @@ class Kernel:
         from normcore.kernels.scalar_math import CPU_MATH
 
         functions = CPU_MATH[variant.dtype] if self.target == "cpu" else {}
-        writer = Writer(variant.dtype, self.target, functions, self.constants, placeholders(variant.chain), variant.parallel)
+        writer = Writer(
+            variant.dtype,
+            self.target,
+            functions,
+            self.constants,
+            placeholders(variant.chain),
+            variant.parallel,
+        )
         return writer.write(self.function)
 
     def _first(self, variant: Variant) -> Callable[..., None]:
@@ -151,7 +162,9 @@ class Kernel:
 
 def _record(name: str, seconds: float, loaded: bool) -> None:
     global statistics
-    statistics = Compiled(statistics.compiled + (not loaded), statistics.loaded + loaded, statistics.seconds + seconds)
+    statistics = Compiled(
+        statistics.compiled + (not loaded), statistics.loaded + loaded, statistics.seconds + seconds
+    )
     for listener in listeners:
         listener(name, seconds, loaded)
 
@@ -194,7 +207,9 @@ def cuda(python: Callable[..., None]) -> CudaKernel:
     return CudaKernel(read(python), doc=python.__doc__)
 
 
-def inline(python: Callable[..., Any] | None = None, *, reassociate: bool = False, typed: bool = False) -> Any:
+def inline(
+    python: Callable[..., Any] | None = None, *, reassociate: bool = False, typed: bool = False
+) -> Any:
     """Declare a helper that is compiled into every kernel that reaches it.
 
     reassociate: sums may be reordered by the compiler so that they vectorize (fixed at compile time, so results

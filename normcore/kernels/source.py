@@ -29,61 +29,109 @@ HELPER_FLAGS = ("contract",)
 SUM_FLAGS = ("contract", "nsz", "reassoc")
 
 
-@dataclass(frozen=True, eq=False)
 class Function:
-    """Source text of one function with the namespace its free names live in."""
+    """The source of one function: of a Python function, read at the first need, or text made by a generator.
 
-    name: str
-    text: str
-    namespace: Mapping[str, Any]
-    file: str = ""
-    line: int = 0
-    reassociate: bool = False
-    typed: bool = False  # literals carry their types already
-    scalar: bool = False  # elementwise arithmetic only: whole-number literals are retyped as well
-    force: bool = False  # inlined whatever its size: a call left in a loop keeps it from vectorizing
+    name: in the generated module, unless it is taken there. text: from `def` on, without decorators. namespace:
+    where its free names live. Flags: reassociate (a sum whose order the compiler may choose), typed (literals
+    carry their types already), scalar (elementwise arithmetic only: whole-number literals are retyped as well),
+    force (inlined whatever its size: a call left in a loop keeps it from vectorizing).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        text: str | None = None,
+        namespace: Mapping[str, Any] | None = None,
+        python: Callable[..., Any] | None = None,
+        *,
+        reassociate: bool = False,
+        typed: bool = False,
+        scalar: bool = False,
+        force: bool = False,
+    ):
+        self.name, self.python = name, python
+        self._text, self._namespace, self._line = text, namespace or {}, 0
+        self.reassociate, self.typed, self.scalar, self.force = reassociate, typed, scalar, force
+        self.file = python.__code__.co_filename if python is not None else ""
+
+    @property
+    def text(self) -> str:
+        if self._text is None:
+            self._read()
+        assert self._text is not None
+        return self._text
+
+    @property
+    def namespace(self) -> Mapping[str, Any]:
+        if self._text is None:
+            self._read()
+        return self._namespace
+
+    @property
+    def line(self) -> int:
+        """The line of `def` in its file; 0 for generated text."""
+        if self._text is None:
+            self._read()
+        return self._line
+
+    def _read(self) -> None:
+        """Raises PluginError when Python cannot show the source (typed at a prompt, for example)."""
+        python = self.python
+        assert python is not None
+        try:
+            lines, start = inspect.getsourcelines(python)
+        except (OSError, TypeError) as fault:
+            raise PluginError(
+                f"the source of {python.__name__!r} cannot be read ({fault}); "
+                "kernels are compiled from source, so define the function in a file"
+            ) from None
+        text = textwrap.dedent("".join(lines))
+        node = ast.parse(text).body[0]
+        if not isinstance(node, ast.FunctionDef):
+            raise PluginError(
+                f"{python!r} at line {start} must be written with `def`, not as a lambda or a class"
+            )
+        body = "\n".join(text.splitlines()[node.lineno - 1 :]) + "\n"
+        self._text = body.replace(f"def {node.name}(", f"def {self.name}(", 1)
+        self._line = start + node.lineno - 1
+        self._namespace = python.__globals__  # the live one: a helper may stand below the kernel that uses it
+        if python.__closure__:
+            cells = zip(python.__code__.co_freevars, python.__closure__, strict=True)
+            self._namespace = ChainMap({name: cell.cell_contents for name, cell in cells}, python.__globals__)
 
     def __call__(self, *args: Any) -> Any:
-        raise TypeError(f"{self.name} has no Python body; it lives in generated kernels only")
+        if self.python is None:
+            raise TypeError(f"{self.name} has no Python body; it lives in generated kernels only")
+        return self.python(*args)
 
 
 class Inline(Function):
     """A helper made by @inline: callable from Python, compiled into each kernel that reaches it."""
 
-    def __init__(self, python: Callable[..., Any], **flags: bool):
-        made = read(python)
-        Function.__init__(self, made.name, made.text, made.namespace, made.file, made.line, **flags)
-        object.__setattr__(self, "python", python)
-        object.__setattr__(self, "__doc__", python.__doc__)
-        object.__setattr__(self, "__wrapped__", python)
+    def __init__(
+        self,
+        python: Callable[..., Any],
+        *,
+        reassociate: bool = False,
+        typed: bool = False,
+        force: bool = False,
+    ):
+        super().__init__(python.__name__, python=python, reassociate=reassociate, typed=typed, force=force)
+        self.__doc__ = python.__doc__
+        self.__wrapped__ = python
 
-    def __call__(self, *args: Any) -> Any:
-        return self.python(*args)  # type: ignore[attr-defined]
 
-
-def read(python: Callable[..., Any], **flags: bool) -> Function:
-    """The source of a Python function, without its decorators.
-
-    Raises PluginError when Python cannot show the source (typed at a prompt, for example).
-    """
-    try:
-        lines, start = inspect.getsourcelines(python)
-    except (OSError, TypeError) as fault:
-        raise PluginError(
-            f"the source of {getattr(python, '__name__', python)!r} cannot be read ({fault}); "
-            "kernels are compiled from source, so define the function in a file"
-        ) from None
-    text = textwrap.dedent("".join(lines))
-    node = ast.parse(text).body[0]
-    if not isinstance(node, ast.FunctionDef):
-        raise PluginError(f"{python!r} at line {start} must be written with `def`, not as a lambda or a class")
-    body = "\n".join(text.splitlines()[node.lineno - 1 :]) + "\n"
-    namespace: Mapping[str, Any] = python.__globals__  # the live one: a helper may stand below the kernel that uses it
-    if python.__closure__:
-        cells = zip(python.__code__.co_freevars, python.__closure__, strict=True)
-        namespace = ChainMap({name: cell.cell_contents for name, cell in cells}, python.__globals__)
-    file = inspect.getsourcefile(python) or ""
-    return Function(node.name, body, namespace, file, start + node.lineno - 1, **flags)
+def read(
+    python: Callable[..., Any],
+    name: str = "",
+    *,
+    typed: bool = False,
+    scalar: bool = False,
+    force: bool = False,
+) -> Function:
+    """The source of a Python function, under its own or another name; read when it is needed."""
+    return Function(name or python.__name__, python=python, typed=typed, scalar=scalar, force=force)
 
 
 @dataclass
@@ -142,7 +190,9 @@ class Writer:
     def _constant(self, name: str, value: Any) -> str:
         text = _literal(value)
         unique, count = name, 1
-        while self._constants.get(unique, text) != text or (unique in self._taken and unique not in self._constants):
+        while self._constants.get(unique, text) != text or (
+            unique in self._taken and unique not in self._constants
+        ):
             count += 1
             unique = f"{name}_{count}"
         self._constants[unique] = text
@@ -171,9 +221,8 @@ class Writer:
                 if _dotted(node.func) in ("real", "wide", "np.float32", "np.float64"):
                     given = [a.operand if isinstance(a, ast.UnaryOp) else a for a in node.args]
                     skip.update(id(a) for a in given if isinstance(a, ast.Constant))
-            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and isinstance(node.right, ast.Constant):
-                if isinstance(node.right.value, int):
-                    skip.add(id(node.right))
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and _is_whole(node.right):
+                skip.add(id(node.right))
             if isinstance(node, ast.Subscript):
                 skip.update(id(inner) for inner in ast.walk(node.slice) if isinstance(inner, ast.Constant))
             self._edit(node, function, local, edits, skip)
@@ -182,12 +231,19 @@ class Writer:
         return name
 
     def _edit(
-        self, node: ast.AST, function: Function, local: set[str], edits: list[tuple[int, int, int, str]], skip: set[int]
+        self,
+        node: ast.AST,
+        function: Function,
+        local: set[str],
+        edits: list[tuple[int, int, int, str]],
+        skip: set[int],
     ) -> None:
         def replace(new: str) -> None:
             assert isinstance(node, ast.expr) and node.end_col_offset is not None
             if node.lineno != node.end_lineno:
-                raise PluginError(f"{function.file}:{function.line}: a dotted name is split over lines; join it")
+                raise PluginError(
+                    f"{function.file}:{function.line}: a dotted name is split over lines; join it"
+                )
             edits.append((node.lineno, node.col_offset, node.end_col_offset, new))
 
         if isinstance(node, ast.Constant) and not function.typed:
@@ -225,12 +281,16 @@ class Writer:
         if name not in function.namespace:
             if hasattr(builtins, name):
                 return name
-            raise PluginError(f"{function.file}:{function.line}: {function.name} uses {name!r}, which is not defined there")
+            raise PluginError(
+                f"{function.file}:{function.line}: {function.name} uses {name!r}, which is not defined there"
+            )
         value = function.namespace[name]
         if isinstance(value, types.ModuleType):
             self._module(name, value, function)
             return name
-        if isinstance(value, Function) or (isinstance(value, types.FunctionType) and not hasattr(value, "__wrapped__")):
+        if isinstance(value, Function) or (
+            isinstance(value, types.FunctionType) and not hasattr(value, "__wrapped__")
+        ):
             return self._emit(as_function(value, typed=function.typed))
         if _is_constant(value):
             return self._constant(name, value)
@@ -249,7 +309,11 @@ class Writer:
         """Objects that have no portable text (intrinsics) are imported; their file's hash enters the text."""
         module = sys.modules.get(getattr(value, "__module__", None) or "")
         path = getattr(module, "__file__", None)
-        found = name if module is not None and getattr(module, name, None) is value else getattr(value, "__name__", "")
+        found = (
+            name
+            if module is not None and getattr(module, name, None) is value
+            else getattr(value, "__name__", "")
+        )
         if module is None or path is None or getattr(module, found, None) is not value:
             raise PluginError(
                 f"{function.file}:{function.line}: {function.name} uses {name!r} ({type(value).__name__}), which is neither a "
@@ -267,7 +331,9 @@ class Writer:
             return "@cu.jit" if entry else "@cu.jit(device=True)"
         shared = f'error_model="numpy", fastmath={{{", ".join(map(repr, flags))}}}'
         if entry:
-            parallel = self.parallel and "prange" in function.text  # Numba warns where there is nothing to spread
+            parallel = (
+                self.parallel and "prange" in function.text
+            )  # Numba warns where there is nothing to spread
             return f"@njit(parallel={parallel}, cache=True, nogil=True, {shared})"
         return f"@njit(forceinline=True, {shared})" if function.force else f"@njit({shared})"
 
@@ -309,12 +375,18 @@ def _locals(definition: ast.FunctionDef) -> set[str]:
     return names
 
 
+def _is_whole(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int)
+
+
 def _is_constant(value: Any) -> bool:
     import numpy as np
 
     if isinstance(value, tuple):
         return all(_is_constant(v) for v in value)
-    return isinstance(value, bool | int | float | np.generic) or (isinstance(value, type) and issubclass(value, np.generic))
+    return isinstance(value, bool | int | float | np.generic) or (
+        isinstance(value, type) and issubclass(value, np.generic)
+    )
 
 
 def _literal(value: Any) -> str:

@@ -42,7 +42,9 @@ class Timing:
         return values[low], statistics.median(values), values[high]
 
 
-def interleave(candidates: Mapping[str, Callable[[], object]], rounds: int = 15, seconds: float = 3.0) -> Timing:
+def interleave(
+    candidates: Mapping[str, Callable[[], object]], rounds: int = 15, seconds: float = 3.0
+) -> Timing:
     """Time every candidate in interleaved rounds, until `rounds` quiet ones or about twice `seconds` have passed.
 
     Each is called three times before it counts, so compile or warm up before.
@@ -62,7 +64,10 @@ def interleave(candidates: Mapping[str, Callable[[], object]], rounds: int = 15,
     number = 0
     while True:
         busy, own, wall = _busy(), _own(), time.perf_counter()
-        measured = {name: _time(candidates[name], repeats[name]) for name in (names if number % 2 == 0 else names[::-1])}
+        measured = {
+            name: _time(candidates[name], repeats[name])
+            for name in (names if number % 2 == 0 else names[::-1])
+        }
         others = (_busy() - busy) - (_own() - own)
         kept = quiet if others <= QUIET_SHARE * (time.perf_counter() - wall) + 0.02 else noisy
         for name, value in measured.items():

@@ -40,7 +40,9 @@ def write_bytes(target: pathlib.Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write(folder: pathlib.Path, name: str, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]) -> pathlib.Path:
+def write(
+    folder: pathlib.Path, name: str, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]
+) -> pathlib.Path:
     """Write folder/NAME.safetensors and folder/NAME.json; returns the former."""
     from safetensors.numpy import save
 

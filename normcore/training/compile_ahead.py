@@ -30,7 +30,12 @@ class Helper:
     def start(self) -> None:
         """Start it, once, where there is a second core and a cache on disk to meet in."""
         cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
-        if self._process is not None or (cores or 1) < 2 or store.folder() is None or not self._wanted["config"]:
+        if (
+            self._process is not None
+            or (cores or 1) < 2
+            or store.folder() is None
+            or not self._wanted["config"]
+        ):
             return
         self._process = subprocess.Popen(
             [sys.executable, "-m", "normcore.training.compile_ahead"],

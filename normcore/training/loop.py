@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-
 from normcore.errors import DataError, NumbersError, ShapeError, UsageError
 from normcore.kernels import kernel as kernel_module
 from normcore.network import Network
@@ -22,7 +21,7 @@ from normcore.training.start import start_from
 from normcore.training.warm_up import warm_up
 
 
-class Interrupted(Exception):  # noqa: N818 - a way to stop, not a fault
+class Interrupted(Exception):
     """Ctrl-C: the step was finished and a checkpoint written. path: the checkpoint, None without a run folder."""
 
     def __init__(self, path: Any = None):
@@ -54,7 +53,9 @@ class Trainer:
         self.observer = observer or Observer()
         self.loss = component("loss", loss) or config.loss
         self.schedule = component("schedule", schedule) or config.schedule
-        multipliers = start_from(net, config.start_from, self.observer) if config.start_from is not None else {}
+        multipliers = (
+            start_from(net, config.start_from, self.observer) if config.start_from is not None else {}
+        )
         self.optimizer = OptimizerBinding(
             component("optimizer", optimizer) or config.optimizer,
             net.store,
@@ -131,7 +132,9 @@ class Trainer:
             self.loader = self.net.loader()
         dataset, loader = self.loader.dataset, self.loader
         if tuple(loader.shape) != tuple(self.net.sample_shape):
-            raise DataError(f"{dataset.name}: samples have shape {loader.shape}, the network takes {self.net.sample_shape}")
+            raise DataError(
+                f"{dataset.name}: samples have shape {loader.shape}, the network takes {self.net.sample_shape}"
+            )
         classes = self.loss.classes(self.net.program(loader.batch_size, True, keep=False).graph.output.tensor)
         if classes is not None and dataset.classes is not None and dataset.classes > classes:
             raise DataError(
@@ -145,7 +148,9 @@ class Trainer:
             )
         self._check_last_batch()
         before = kernel_module.statistics
-        helper = None if backwards else Helper(self.config, self.net.device.name, self.net.dtype, plugin_files())
+        helper = (
+            None if backwards else Helper(self.config, self.net.device.name, self.net.dtype, plugin_files())
+        )
         warm_up(self.net, self.loss, self.optimizer, self._sizes(), self.observer, helper, backwards)
         after = kernel_module.statistics
         self.observer.prepared(after.compiled - before.compiled, after.seconds - before.seconds)
@@ -158,7 +163,10 @@ class Trainer:
         for part in ("validation", "test"):
             size = loader.size(part)
             if size:
-                evaluation |= {min(loader.batch_size, size), size % loader.batch_size or min(loader.batch_size, size)}
+                evaluation |= {
+                    min(loader.batch_size, size),
+                    size % loader.batch_size or min(loader.batch_size, size),
+                }
         return training, evaluation
 
     def _check_last_batch(self) -> None:
@@ -166,7 +174,11 @@ class Trainer:
         program = self.net.program(last, True, keep=False)
         for node in program.nodes:
             shape = node.inputs[0].tensor.shape if node.inputs else ()
-            if node.op.needs_batch and shape and math.prod(shape) // max(1, shape[1] if len(shape) > 1 else 1) <= 1:
+            if (
+                node.op.needs_batch
+                and shape
+                and math.prod(shape) // max(1, shape[1] if len(shape) > 1 else 1) <= 1
+            ):
                 raise ShapeError(
                     f"{node.path}: the last batch of an epoch has {last} sample, which leaves one value per channel to its "
                     "batch statistics; set data.drop_last: true or another data.batch_size"
@@ -203,8 +215,15 @@ class Trainer:
             self.batch += 1
             images += len(x)
             rate = images / max(time.perf_counter() - run_started, 1e-9)
-            self._hook("normcore_step_end", trainer=self, step=self.steps_done, loss=total / count if count else math.nan)
-            self.observer.step(self._progress(rate, (self.batch - begun_at) / max(time.perf_counter() - run_started, 1e-9)))
+            self._hook(
+                "normcore_step_end",
+                trainer=self,
+                step=self.steps_done,
+                loss=total / count if count else math.nan,
+            )
+            self.observer.step(
+                self._progress(rate, (self.batch - begun_at) / max(time.perf_counter() - run_started, 1e-9))
+            )
             if self._stop and self.batch < steps:
                 self._seconds = time.perf_counter() - started
                 self._interrupt()
@@ -230,7 +249,11 @@ class Trainer:
         evaluation_started = time.perf_counter()
         self.epoch += 1
         self.batch = 0
-        metrics: dict[str, Any] = {"epoch": self.epoch, "step": self.steps_done, "train_loss": self._totals.loss}
+        metrics: dict[str, Any] = {
+            "epoch": self.epoch,
+            "step": self.steps_done,
+            "train_loss": self._totals.loss,
+        }
         metrics["train_accuracy"] = self._totals.accuracy if self.loss.counts_correct else None
         for part in ("validation", "test"):
             if self.loader.size(part):
@@ -269,7 +292,9 @@ class Trainer:
         if recalibrate(self.net, self.loader):
             found = self.evaluate()
             self.metrics = {**self.metrics, "test_loss": found.loss, "test_accuracy": found.accuracy}
-            self.observer.note(f"with population statistics: test accuracy {found.accuracy:.4f}, test loss {found.loss:.4f}")
+            self.observer.note(
+                f"with population statistics: test accuracy {found.accuracy:.4f}, test loss {found.loss:.4f}"
+            )
             if self.run is not None:
                 self.save(best=True)
 
@@ -279,7 +304,9 @@ class Trainer:
         """Write a checkpoint to the run folder (and the best one besides); returns its path."""
         assert self.run is not None
         to_host = self.net.device.to_host
-        arrays = {k: to_host(v) for k, v in {**self.net.store.everything(), **self.optimizer.arrays()}.items()}
+        arrays = {
+            k: to_host(v) for k, v in {**self.net.store.everything(), **self.optimizer.arrays()}.items()
+        }
         numbers = {
             "epoch": self.epoch,
             "batch": self.batch,
@@ -310,7 +337,9 @@ class Trainer:
         slots = self.optimizer.arrays()
         missing = [name for name in slots if name not in found.arrays]
         if missing:
-            raise UsageError(f"{found.path}: has no {missing[0]!r}; the optimizer was another one, start a new run")
+            raise UsageError(
+                f"{found.path}: has no {missing[0]!r}; the optimizer was another one, start a new run"
+            )
         self.net.assign({k: a for k, a in found.arrays.items() if k not in slots}, str(found.path))
         for name, array in slots.items():
             array[...] = self.net.device.array(found.arrays[name], str(array.dtype))

@@ -45,7 +45,9 @@ class LossBinding:
         """Copy a batch's targets to the device. Raises ShapeError, and DataError for labels outside the classes."""
         targets = self.device.adopt(targets)
         if tuple(targets.shape) != tuple(self.t.targets.shape):
-            raise ShapeError(f"{self.loss.name}: expected targets of shape {tuple(self.t.targets.shape)}, got {tuple(targets.shape)}")
+            raise ShapeError(
+                f"{self.loss.name}: expected targets of shape {tuple(self.t.targets.shape)}, got {tuple(targets.shape)}"
+            )
         if self.classes is not None:
             if np.dtype(str(targets.dtype)).kind not in "iu":
                 raise DataError(f"{self.loss.name}: expected class numbers (integers), got {targets.dtype}")
@@ -59,7 +61,9 @@ class LossBinding:
         ignored = getattr(self.loss, "ignore_index", None)
         if high >= self.classes or (low < 0 and low != ignored):
             wrong = high if high >= self.classes else low
-            raise DataError(f"label {wrong} is outside the network's {self.classes} classes (0 to {self.classes - 1})")
+            raise DataError(
+                f"label {wrong} is outside the network's {self.classes} classes (0 to {self.classes - 1})"
+            )
 
     def run(self) -> None:
         if self.t.y is None:

@@ -108,7 +108,9 @@ def _cross_entropy(y, targets, smoothing, ignored, training, powers, values, rig
                     for k in range(classes):
                         dy[n, k] = real(0)
             else:
-                loss, correct = _cross_entropy_row(y[n], targets[n], smoothing, share, training, powers[n], dy[n])
+                loss, correct = _cross_entropy_row(
+                    y[n], targets[n], smoothing, share, training, powers[n], dy[n]
+                )
                 values[n] = loss
                 right[n] = correct
     losses = wide(0)
@@ -238,17 +240,38 @@ class CrossEntropy(Loss, name="cross_entropy"):
         return output.shape[1]
 
     def workspace(self, output: Tensor) -> dict[str, Array]:
-        return {"powers": Array(output.shape), "right": Array(output.shape[:1], "uint8"), "counted": Array((1,), "int64")}
+        return {
+            "powers": Array(output.shape),
+            "right": Array(output.shape[:1], "uint8"),
+            "counted": Array((1,), "int64"),
+        }
 
     def forward_cpu(self, t: Any) -> None:
         _cross_entropy[t](
-            t.y, t.targets, t.scalar(self.label_smoothing), self.ignore_index, t.training, t.powers, t.values, t.right, t.total, t.dy
+            t.y,
+            t.targets,
+            t.scalar(self.label_smoothing),
+            self.ignore_index,
+            t.training,
+            t.powers,
+            t.values,
+            t.right,
+            t.total,
+            t.dy,
         )
 
     def forward_cuda(self, t: Any) -> None:
         _count_cuda[t, (1, BLOCK)](t.targets, self.ignore_index, t.counted)
         _cross_entropy_cuda[t, 32 * t.y.shape[0]](
-            t.y, t.targets, t.scalar(self.label_smoothing), self.ignore_index, t.training, t.counted, t.values, t.right, t.dy
+            t.y,
+            t.targets,
+            t.scalar(self.label_smoothing),
+            self.ignore_index,
+            t.training,
+            t.counted,
+            t.values,
+            t.right,
+            t.dy,
         )
         _total_cuda[t, (1, BLOCK)](t.values, t.right, t.counted, t.total)
 
@@ -314,13 +337,17 @@ class MeanSquaredError(Loss, name="mse"):
 
     def forward_cpu(self, t: Any) -> None:
         n = t.y.shape[0]
-        _mean_squared[t](t.y.reshape(n, -1), t.targets.reshape(n, -1), t.training, t.values, t.total, t.dy.reshape(n, -1))
+        _mean_squared[t](
+            t.y.reshape(n, -1), t.targets.reshape(n, -1), t.training, t.values, t.total, t.dy.reshape(n, -1)
+        )
 
     def forward_cuda(self, t: Any) -> None:
         n = t.y.shape[0]
         t.right[...] = 0
         t.counted[...] = n
-        _mean_squared_cuda[t, 32 * n](t.y.reshape(n, -1), t.targets.reshape(n, -1), t.training, t.values, t.dy.reshape(n, -1))
+        _mean_squared_cuda[t, 32 * n](
+            t.y.reshape(n, -1), t.targets.reshape(n, -1), t.training, t.values, t.dy.reshape(n, -1)
+        )
         _total_cuda[t, (1, BLOCK)](t.values, t.right, t.counted, t.total)
 
 

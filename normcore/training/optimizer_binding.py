@@ -52,7 +52,9 @@ class OptimizerBinding:
         paths = [s.path for s in self.store.segments]
         for pattern in (*self.optimizer.no_decay, *multipliers):
             if not any(matches(path, pattern) for path in paths) and "." in pattern:
-                raise ParameterError("pattern", f"one that matches a parameter{nearest(pattern, paths)}", pattern)
+                raise ParameterError(
+                    "pattern", f"one that matches a parameter{nearest(pattern, paths)}", pattern
+                )
         chunks = []
         for segment in self.store.segments:
             spared = any(matches(segment.path, pattern) for pattern in self.optimizer.no_decay)
@@ -79,7 +81,9 @@ class OptimizerBinding:
             return 1.0
         norm = self.gradient_norm()
         if not math.isfinite(norm):
-            raise NumbersError(f"the gradient's norm is {norm}; lower the learning rate, or check the data and the loss")
+            raise NumbersError(
+                f"the gradient's norm is {norm}; lower the learning rate, or check the data and the loss"
+            )
         return min(1.0, self.clip_norm / (norm + 1e-6))
 
     def gradient_norm(self) -> float:

@@ -80,7 +80,16 @@ def _sgd(p, g, velocity, starts, stops, decays, rates, scale, limit, lr, momentu
             _plain_slice(p[lo:hi], g[lo:hi], scale, limit, decays[c], lr * rates[c])
         else:
             _sgd_slice(
-                p[lo:hi], g[lo:hi], velocity[lo:hi], scale, limit, decays[c], lr * rates[c], momentum, kept, nesterov
+                p[lo:hi],
+                g[lo:hi],
+                velocity[lo:hi],
+                scale,
+                limit,
+                decays[c],
+                lr * rates[c],
+                momentum,
+                kept,
+                nesterov,
             )
 
 
@@ -142,19 +151,35 @@ def _adam_slice(p, g, m, v, scale, limit, coupled, decoupled, lr, beta1, beta2, 
 
 
 @cpu
-def _adam(p, g, m, v, starts, stops, decays, rates, scale, limit, lr, beta1, beta2, eps, size, root, decouple):
+def _adam(
+    p, g, m, v, starts, stops, decays, rates, scale, limit, lr, beta1, beta2, eps, size, root, decouple
+):
     for c in prange(starts.size):
         lo = starts[c]
         hi = stops[c]
         coupled = real(0) if decouple else decays[c]
         decoupled = lr * rates[c] * decays[c] if decouple else real(0)
         _adam_slice(
-            p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi], scale, limit, coupled, decoupled, lr * rates[c] * size, beta1, beta2, eps, root
+            p[lo:hi],
+            g[lo:hi],
+            m[lo:hi],
+            v[lo:hi],
+            scale,
+            limit,
+            coupled,
+            decoupled,
+            lr * rates[c] * size,
+            beta1,
+            beta2,
+            eps,
+            root,
         )
 
 
 @cuda
-def _adam_cuda(p, g, m, v, starts, stops, decays, rates, scale, limit, lr, beta1, beta2, eps, size, root, decouple):
+def _adam_cuda(
+    p, g, m, v, starts, stops, decays, rates, scale, limit, lr, beta1, beta2, eps, size, root, decouple
+):
     """One block a chunk."""
     c = cu.blockIdx.x
     coupled = real(0) if decouple else decays[c]

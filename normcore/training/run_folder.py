@@ -30,7 +30,9 @@ class RunFolder:
         if out is not None:
             path = pathlib.Path(out)
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise UsageError(f"--out {out}: it exists already; name another folder, or add --resume to go on with it")
+                raise UsageError(
+                    f"--out {out}: it exists already; name another folder, or add --resume to go on with it"
+                )
             path.mkdir(parents=True, exist_ok=True)
             return cls(path)
         root = pathlib.Path(base)
@@ -49,7 +51,9 @@ class RunFolder:
         """An existing run. Raises UsageError when the folder is none."""
         run = cls(pathlib.Path(path))
         if not run.config_file.is_file():
-            raise UsageError(f"{path}: expected a run's folder (with config.yaml), as `normcore train` leaves it")
+            raise UsageError(
+                f"{path}: expected a run's folder (with config.yaml), as `normcore train` leaves it"
+            )
         return run
 
     def write_config(self, text: str) -> None:

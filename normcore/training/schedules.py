@@ -99,7 +99,7 @@ class ReduceOnPlateau(Schedule, name="reduce_on_plateau"):
     min_factor: float = 0.0
 
     def factor(self, epoch: float, epochs: int, state: Mapping[str, Any]) -> float:
-        return max(self.min_factor, self.gamma ** state.get("reductions", 0))
+        return float(max(self.min_factor, self.gamma ** state.get("reductions", 0)))
 
     def observe(self, metrics: Mapping[str, float], state: dict[str, Any]) -> None:
         if self.metric not in metrics:

@@ -56,7 +56,9 @@ def warm_up(
         net.forget()
 
 
-def _program_calls(net: Network, loss: Any, batch: int, training: bool) -> list[tuple[str, Callable[[], None]]]:
+def _program_calls(
+    net: Network, loss: Any, batch: int, training: bool
+) -> list[tuple[str, Callable[[], None]]]:
     program = net.program(batch, training, keep=not training)
     bound = net.loss_of(program, loss)
     nbytes = program.graph.input.tensor.size * 8
@@ -64,7 +66,9 @@ def _program_calls(net: Network, loss: Any, batch: int, training: bool) -> list[
     x[...] = 0
     bound.t.targets[...] = 0
     program.set_input(x.reshape(program.graph.input.tensor.shape))
-    calls: list[tuple[str, Callable[[], None]]] = [(f"{_owner(call)} forward", call) for call in program.forward_calls]
+    calls: list[tuple[str, Callable[[], None]]] = [
+        (f"{_owner(call)} forward", call) for call in program.forward_calls
+    ]
     calls.append(("loss", bound.run))
     if training:
         calls += [(f"{_owner(call)} backward", call) for call in program.backward_calls]

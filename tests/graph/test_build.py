@@ -70,7 +70,10 @@ def test_named_inputs_replace_the_layer_before():
         (["relu", {"add": {}, "inputs": ["relu1", "rleu1"]}], "did you mean 'relu1'"),
         (["relu", {"batch_norm": {}, "inputs": ["input"]}], "nobody reads its output"),
         ([{"residual": {"body": [{"max_pool": {"kernel_size": 2}}]}}], "a residual sums them"),
-        (["flatten", {"max_pool": {"kernel_size": 2}}], r"max_pool1 does not fit behind flatten1 .*\(N, 144\)"),
+        (
+            ["flatten", {"max_pool": {"kernel_size": 2}}],
+            r"max_pool1 does not fit behind flatten1 .*\(N, 144\)",
+        ),
         ([{"max_pool": {"kernel_size": 9}}], "max_pool1 does not fit behind input"),
         (["add"], "takes 2 inputs"),
     ],

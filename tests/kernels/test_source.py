@@ -15,6 +15,7 @@ from normcore.errors import PluginError
 from normcore.kernels import store
 from normcore.kernels.source import Writer, read
 
+
 def text_of(function, dtype="float32", **options):
     return Writer(dtype, "cpu", **options).write(read(function))
 
@@ -50,7 +51,9 @@ def test_literals_take_the_kernels_dtype_and_comments_stay(tmp_path):
 
 def test_math_is_bound_to_the_given_functions(tmp_path):
     module = module_from(
-        tmp_path, "bound", "import math\ndef polynomial(x):\n    return x\ndef entry(x, y):\n    y[0] = math.exp(x[0]) + math.sqrt(x[0])\n"
+        tmp_path,
+        "bound",
+        "import math\ndef polynomial(x):\n    return x\ndef entry(x, y):\n    y[0] = math.exp(x[0]) + math.sqrt(x[0])\n",
     )
     text = text_of(module.entry, math_functions={"exp": module.polynomial})
     assert "polynomial(x[0]) + math.sqrt(x[0])" in text
@@ -103,7 +106,9 @@ print(y[0], kernel.statistics.compiled, kernel.statistics.loaded)
 def run(folder, cache):
     environment = {**os.environ, "NORMCORE_CACHE_DIR": str(cache), "PYTHONDONTWRITEBYTECODE": "1"}
     script = SCRIPT.format(folder=str(folder))
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.split(), done.stderr
 
@@ -128,7 +133,9 @@ def test_several_processes_at_once(tmp_path):
     write_op(tmp_path, 3.0)
     environment = {**os.environ, "NORMCORE_CACHE_DIR": str(tmp_path / "cache")}
     command = [sys.executable, "-c", SCRIPT.format(folder=str(tmp_path))]
-    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    processes = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
     for process in processes:
         out, _ = process.communicate(timeout=240)
         assert process.returncode == 0 and out.startswith("6.0")

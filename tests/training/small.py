@@ -8,7 +8,12 @@ from normcore.network import Network
 MLP: dict[str, Any] = {
     "name": "small",
     "seed": 3,
-    "data": {"source": "mnist_sample", "batch_size": 500, "normalize": "standardize", "augment": [{"random_crop": {"padding": 1}}]},
+    "data": {
+        "source": "mnist_sample",
+        "batch_size": 500,
+        "normalize": "standardize",
+        "augment": [{"random_crop": {"padding": 1}}],
+    },
     "train": {"epochs": 2},
 }
 

@@ -54,7 +54,9 @@ def test_ten_steps_like_torch(optimizer):
 def test_decay_spares_what_no_decay_names_and_frozen_parameters_stay():
     store = make_store()
     before = {k: v.copy() for k, v in store.parameters.items()}
-    bound = OptimizerBinding(Sgd(lr=1.0, weight_decay=0.1, no_decay=("bias",)), store, devices.get("cpu"), {"dense1": 0.0})
+    bound = OptimizerBinding(
+        Sgd(lr=1.0, weight_decay=0.1, no_decay=("bias",)), store, devices.get("cpu"), {"dense1": 0.0}
+    )
     store.flat_gradients[...] = 0
     bound.step(1.0)
     assert np.array_equal(store.parameters["dense1.weight"], before["dense1.weight"])

@@ -29,7 +29,9 @@ def test_factors_like_torch(name):
         "cosine": (Cosine(), scheduler.CosineAnnealingLR(optimizer, 10)),
     }[name]
     for epoch in range(10):
-        assert ours.rate(float(epoch), 10, {}, 0.1) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+        assert ours.rate(float(epoch), 10, {}, 0.1) == pytest.approx(
+            optimizer.param_groups[0]["lr"], abs=1e-12
+        )
         optimizer.step()
         theirs.step()
 
