@@ -1,4 +1,4 @@
-"""Scalar mathematics for float64 kernels; the float64 half of scalar_math.py, whose notes hold here too.
+"""Scalar mathematics for float64 kernels; conventions: scalar_math.py.
 
 exp, expm1, log, log1p and tanh vectorize. erf, erfc, sin and cos are left to libm, which is accurate to a
 unit in the last place: double precision serves gradient checks and reference runs, and these four would need

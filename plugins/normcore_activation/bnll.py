@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 import normcore
+from normcore.kernels.approximations import log1p_unit
 
 
 @normcore.elementwise(source="Nair and Hinton 2010, eq. 4; Caffe's BNLL layer")
@@ -18,7 +19,7 @@ class bnll:
     """y = log(1 + exp(x)); dy/dx = 1 - exp(-y)."""
 
     def forward(x):
-        return (x if x > 0.0 else 0.0) + math.log1p(math.exp(-abs(x)))
+        return (x if x > 0.0 else 0.0) + log1p_unit(math.exp(-abs(x)))
 
     def derivative(x, y):
         return -math.expm1(-y)

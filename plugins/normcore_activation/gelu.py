@@ -5,10 +5,11 @@ Forward   none:  y = x Phi(x) = x/2 erfc(-x / sqrt(2))
                  x/2 (1 + tanh(v/2))
 Gradient  none:  dy/dx = Phi(x) + x phi(x), phi(x) = e^(-x^2/2) / sqrt(2 pi)
           tanh:  dy/dx = s + x v' s (1 - s), v' = 2 sqrt(2/pi) (1 + 3 * 0.044715 x^2)
-Numerics  On the negative side 1 + erf and 1 + tanh cancel. erfc does not, and with e = e^-|v| the three s, 1
-          - s and s (1 - s) are 1/(1 + e), e/(1 + e) and e/(1 + e)^2, all relatively accurate. Beyond |x| = 40
-          the limits are reached in double precision too; cutting off there keeps -inf * 0 away: y(-inf) = 0.
-Any shape, float32 and float64.
+Numerics  none: with Q(t) the normal tail, 1 - Phi(t), both signs of x are y = max(x, 0) - |x| Q(|x|), where
+          nothing cancels; Q is erfc in float64 and a polynomial in float32. 1 + erf would cancel below zero.
+          tanh: 1 + tanh would cancel too; 1 / (1 + e^-v) does not, and 1 - s is e^-v s.
+          Where products of infinity and zero arise the limits are given: y(-inf) = 0, slopes 0 and 1.
+Any shape, float32 and float64. In float32 the negative tail is right to 1e-7 absolutely, not relatively.
 """
 
 import math
@@ -17,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 import normcore
+from normcore.kernels.approximations import is_single, normal_tail
 from normcore.testing.samples import Sample
 
 
@@ -33,29 +35,32 @@ class gelu:
     )
 
     def forward_none(x):
-        c = -40.0 if x < -40.0 else x
-        return 0.5 * c * math.erfc(-0.7071067811865476 * c)  # 1 / sqrt(2)
+        t = abs(x)
+        t = 40.0 if t > 40.0 else t
+        return (0.0 if x < 0.0 else x) - t * normal_tail(t)
 
     def derivative_none(x, y):
-        c = -40.0 if x < -40.0 else x
-        c = 40.0 if c > 40.0 else c
-        # 1 / sqrt(2), 1 / sqrt(2 pi)
-        return 0.5 * math.erfc(-0.7071067811865476 * c) + 0.3989422804014327 * c * math.exp(-0.5 * c * c)
+        t = abs(x)
+        t = 40.0 if t > 40.0 else t
+        # d/dt of -t Q(t), with its sign turned: Q(t) - t phi(t); 1 / sqrt(2 pi)
+        d = normal_tail(t) - 0.3989422804014327 * t * math.exp(-0.5 * t * t)
+        return 1.0 - d if x > 0.0 else d
 
     def forward_tanh(x):
-        c = -40.0 if x < -40.0 else x
-        v = c * (1.5957691216057308 + 0.07135481627260025 * c * c)  # 2 sqrt(2/pi), times 0.044715
-        e = math.exp(-abs(v))
-        return c * (1.0 if v >= 0.0 else e) / (1.0 + e)
+        v = x * (1.5957691216057308 + 0.07135481627260025 * x * x)  # 2 sqrt(2/pi), times 0.044715
+        y = x / (1.0 + math.exp(-v))
+        return 0.0 if x < -40.0 else y
 
     def derivative_tanh(x, y):
-        c = -40.0 if x < -40.0 else x
-        c = 40.0 if c > 40.0 else c
+        # Beyond, the derivative is 0 or 1 in this precision and e^-v would overflow.
+        limit = 10.0 if is_single() else 20.0
+        c = limit if x > limit else x
         v = c * (1.5957691216057308 + 0.07135481627260025 * c * c)
         slope = c * (1.5957691216057308 + 0.21406444881780074 * c * c)  # x v'
-        e = math.exp(-abs(v))
-        r = 1.0 / (1.0 + e)
-        return r * ((1.0 if v >= 0.0 else e) + slope * (e * r))
+        e = math.exp(-v)
+        s = 1.0 / (1.0 + e)
+        d = s + s * (slope * (e * s))
+        return 0.0 if c < -limit else d
 
     def reference(x, approximate):
         if approximate == "tanh":

@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 import normcore
+from normcore.kernels.approximations import log1p_unit
 
 
 @normcore.elementwise(source="torch.nn.LogSigmoid; minus softplus(-x), Dugas et al. 2001")
@@ -19,7 +20,7 @@ class log_sigmoid:
     """y = -log(1 + exp(-x)); dy/dx = 1 - exp(y)."""
 
     def forward(x):
-        return (x if x < 0.0 else 0.0) - math.log1p(math.exp(-abs(x)))
+        return (x if x < 0.0 else 0.0) - log1p_unit(math.exp(-abs(x)))
 
     def derivative(x, y):
         return -math.expm1(y)

@@ -2,9 +2,9 @@
 
 Forward   y = x s(beta x), s(z) = 1 / (1 + e^-z)
 Gradient  dy/dx = s(z) + z s(z) (1 - s(z)), z = beta x
-Numerics  With e = e^-|z|: s = 1/(1 + e) for z >= 0, else e/(1 + e), and s (1 - s) = e/(1 + e)^2, all
-          relatively accurate. Where s is 0 so is y: at -inf (PyTorch computes inf * 0 there). The gradient's
-          z is cut off at 800, where e is 0 in double precision too.
+Numerics  With e = e^-z: s = 1 / (1 + e), and 1 - s = e s without cancellation. An overflowing e gives y = 0,
+          which is right; for -inf, where inf / inf arises (PyTorch: NaN), 0 is selected. The gradient is cut
+          off where it is 0 or 1 in the precision at hand, before e overflows.
 Any shape, float32 and float64.
 """
 
@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 import normcore
+from normcore.kernels.approximations import is_single
 from normcore.testing.samples import Sample
 
 
@@ -34,18 +35,17 @@ class silu:
 
     def forward(x, beta):
         z = beta * x
-        e = math.exp(-abs(z))
-        s = 1.0 if z >= 0.0 else e
-        y = x * s / (1.0 + e)
-        return 0.0 if s == 0.0 else y
+        y = x / (1.0 + math.exp(-z))
+        return 0.0 if z < -1000.0 else y
 
     def derivative(x, y, beta):
+        limit = 88.0 if is_single() else 700.0
         z = beta * x
-        z = -800.0 if z < -800.0 else z
-        z = 800.0 if z > 800.0 else z
-        e = math.exp(-abs(z))
-        r = 1.0 / (1.0 + e)
-        return r * ((1.0 if z >= 0.0 else e) + z * (e * r))
+        z = limit if z > limit else z
+        e = math.exp(-z)
+        s = 1.0 / (1.0 + e)
+        d = s + s * (z * (e * s))
+        return 0.0 if z < -limit else d
 
     def reference(x, beta):
         return x * 0.5 * (1.0 + np.tanh(0.5 * beta * x))

@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 import normcore
+from normcore.kernels.approximations import log1p_unit
 from normcore.testing.samples import ErrorSample, Sample
 
 
@@ -35,7 +36,7 @@ class softplus:
 
     def forward(x, beta, threshold):
         z = beta * x
-        y = ((z if z > 0.0 else 0.0) + math.log1p(math.exp(-abs(z)))) / beta
+        y = ((z if z > 0.0 else 0.0) + log1p_unit(math.exp(-abs(z)))) / beta
         return x if z > threshold else y
 
     def derivative(x, y, beta, threshold):
