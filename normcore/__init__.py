@@ -47,7 +47,30 @@ _HOMES = {
     "layer": "bound_layer",
 }
 
-__all__ = [*_HOMES, "ops"]
+__all__ = [
+    "Array",
+    "Component",
+    "DataError",
+    "DataSource",
+    "Initializer",
+    "Layer",
+    "Loss",
+    "Network",
+    "NormcoreError",
+    "Op",
+    "Optimizer",
+    "ParameterError",
+    "Plan",
+    "PluginError",
+    "Schedule",
+    "ShapeError",
+    "Tensor",
+    "Trainer",
+    "elementwise",
+    "hookimpl",
+    "layer",
+    "ops",
+]
 
 
 def __getattr__(name: str) -> Any:

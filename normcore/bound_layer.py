@@ -225,7 +225,7 @@ class Layer:
             raise ParameterError("backward", f"an op with a gradient ({self.op.name} has none)", self.op.name)
         if not gradients or not hasattr(t, binding.input_names[0]):
             raise ShapeError(f"{self.op.name}: backward needs the output's gradient, after a forward")
-        name, tensor = next(iter(binding.outputs.items()))
+        tensor = next(iter(binding.outputs.values()))
         dy = self.device.adopt(gradients[0])
         if tuple(dy.shape) != tensor.shape:
             raise ShapeError(

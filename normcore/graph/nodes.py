@@ -31,7 +31,7 @@ class Node:
     outputs: list[Value]
     plan: Plan
     inits: Mapping[str, Any] = field(default_factory=dict)
-    place: Place = Place()
+    place: Place = field(default_factory=Place)
     chain: tuple[Op, ...] = ()
     covers: tuple[str, ...] = ()
     format: str = "channels_first"

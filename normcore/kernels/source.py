@@ -27,6 +27,7 @@ from normcore.errors import PluginError
 
 HELPER_FLAGS = ("contract",)
 SUM_FLAGS = ("contract", "nsz", "reassoc")
+CASTS = ("real", "wide", "np.float32", "np.float64")  # a literal inside keeps the type that it is given there
 
 
 class Function:
@@ -217,10 +218,9 @@ class Writer:
         for node in ast.walk(definition):
             if id(node) in skip:
                 continue
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
-                if _dotted(node.func) in ("real", "wide", "np.float32", "np.float64"):
-                    given = [a.operand if isinstance(a, ast.UnaryOp) else a for a in node.args]
-                    skip.update(id(a) for a in given if isinstance(a, ast.Constant))
+            if isinstance(node, ast.Call) and _dotted(node.func) in CASTS:
+                given = [a.operand if isinstance(a, ast.UnaryOp) else a for a in node.args]
+                skip.update(id(a) for a in given if isinstance(a, ast.Constant))
             if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and _is_whole(node.right):
                 skip.add(id(node.right))
             if isinstance(node, ast.Subscript):

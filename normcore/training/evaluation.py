@@ -52,7 +52,8 @@ def recalibrate(net: Network, loader: Any) -> bool:
     """One more pass over the training part that gathers population statistics; False when no op gathers any.
 
     An op that declares `calibrates` (the names of its statistics) finds the number of the batch, from 1, in
-    t.calibrating: it then averages the batches' statistics from zero instead of moving towards them. Source: Ioffe and Szegedy 2015, Algorithm 2.
+    t.calibrating: it then averages the batches' statistics from zero instead of moving towards them. Source: Ioffe
+    and Szegedy 2015, Algorithm 2.
     """
     program = net.program(loader.batch_size, training=True, keep=False)
     gathering = [node for node in program.nodes if node.op.calibrates]

@@ -46,7 +46,7 @@ def train(path, epochs=2, stop_after=0, resume=False, observer=None):
 def whole(tmp_path_factory):
     """The run that nobody interrupted."""
     path = tmp_path_factory.mktemp("whole")
-    net, trainer = train(path)
+    net, _ = train(path)
     return {k: v.copy() for k, v in net.store.everything().items()}, RunFolder(path).read_metrics()
 
 
