@@ -46,6 +46,38 @@ class SimulatorError(RuntimeError):
     """A kernel that would hang or give garbage on a GPU."""
 
 
+class DeviceArray(np.ndarray):
+    """A NumPy array that mixes with the host's arrays as little as CuPy's do."""
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        _no_host_arrays(inputs + (out or ()), f"np.{ufunc.__name__}")
+        plain = [_plain(x) for x in inputs]
+        if out is not None:
+            options["out"] = tuple(_plain(x) for x in out)
+        result = getattr(ufunc, method)(*plain, **options)
+        return result.view(DeviceArray) if isinstance(result, np.ndarray) else result
+
+    def __array_function__(self, function: Any, kinds: Any, inputs: Any, options: Any) -> Any:
+        _no_host_arrays(inputs, f"np.{function.__name__}")
+        return super().__array_function__(function, kinds, inputs, options)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        _no_host_arrays((value,), "an assignment")
+        super().__setitem__(key, value)
+
+
+def _no_host_arrays(values: tuple[Any, ...], what: str) -> None:
+    for value in values:
+        if isinstance(value, np.ndarray) and not isinstance(value, DeviceArray) and value.ndim:
+            raise SimulatorError(
+                f"{what} mixes arrays of the device and of the host: use device.array or to_host"
+            )
+
+
+def _plain(value: Any) -> Any:
+    return value.view(np.ndarray) if isinstance(value, DeviceArray) else value
+
+
 class StandIn(Cpu):
     """A CUDA device whose arrays are NumPy's. `empty` gives NaN bytes, so that what nobody wrote shows."""
 
@@ -55,10 +87,17 @@ class StandIn(Cpu):
     def empty(self, nbytes: int) -> np.ndarray:
         array = super().empty(nbytes)
         array[...] = 0xFF
-        return array
+        return array.view(DeviceArray)
+
+    def array(self, values: Any, dtype: str) -> np.ndarray:
+        return np.array(values, dtype).view(DeviceArray)
+
+    def adopt(self, value: Any) -> np.ndarray:
+        """A copy, unless it is the device's own: memory of the host is another memory."""
+        return value if isinstance(value, DeviceArray) else super().adopt(value).copy().view(DeviceArray)
 
     def to_host(self, array: np.ndarray) -> np.ndarray:
-        return array.copy()
+        return np.array(array)
 
     def measure(self, call: Callable[[], Any], repeats: int) -> float:
         started = time.perf_counter()
@@ -67,7 +106,15 @@ class StandIn(Cpu):
         return (time.perf_counter() - started) / repeats
 
     def matmul(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-        np.matmul(a, b, out=out)
+        _no_host_arrays((a, b, out), "a matrix product")
+        np.matmul(_plain(a), _plain(b), out=_plain(out))
+
+
+def kernel_arguments(arguments: tuple[Any, ...], real: Callable[[float], Any]) -> list[Any]:
+    """What a kernel gets for these arguments. Raises SimulatorError for an array of the host: a launch would
+    copy it to the device and back."""
+    _no_host_arrays(arguments, "a launch")
+    return [_plain(a) for a in scalar_arguments(arguments, real)]
 
 
 class Simulator(StandIn):
@@ -86,7 +133,7 @@ class Simulator(StandIn):
         if grid < 1:
             return nothing
         real = np.dtype(dtype).type
-        return lambda *arguments: run(text, grid, block, scalar_arguments(arguments, real))
+        return lambda *arguments: run(text, grid, block, kernel_arguments(arguments, real))
 
 
 # -- kernels as text -----------------------------------------------------------------------------------------

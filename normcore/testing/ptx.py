@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from normcore.bound_layer import Layer
-from normcore.devices.cuda import INSTALL, scalar_arguments, simulating
-from normcore.devices.cuda_simulator import StandIn
+from normcore.devices.cuda import INSTALL, simulating
+from normcore.devices.cuda_simulator import StandIn, kernel_arguments
 from normcore.op import Op, Shape
 
 ARCHITECTURES = {"sm_80": (8, 0), "sm_90": (9, 0)}  # Ampere and Hopper
@@ -110,7 +110,7 @@ class Recorder(StandIn):
         real = np.dtype(dtype).type
 
         def record(*arguments: Any) -> None:
-            types = tuple(_type(a) for a in scalar_arguments(arguments, real))
+            types = tuple(_type(a) for a in kernel_arguments(arguments, real))
             self.launches.append(Launch(self.label, kernel, extent, dtype, types))
 
         return record

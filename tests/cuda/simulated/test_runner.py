@@ -10,6 +10,10 @@ from normcore.devices.cuda_simulator import SimulatorError
 from normcore.kernels import cu, cuda, inline, real, variant
 
 
+def zeros(*shape, dtype=np.float32):
+    return device().array(np.zeros(shape), dtype)
+
+
 def tensors(dtype="float32"):
     return SimpleNamespace(variant=variant(dtype), device=device())
 
@@ -41,8 +45,8 @@ def _block_sums(x, out):
 
 @pytest.mark.parametrize("block", [32, 96, 256])
 def test_shuffles_and_shared_memory(block):
-    x = np.arange(500, dtype=np.float32)
-    out = np.zeros(3, np.float32)
+    x = device().array(np.arange(500), "float32")
+    out = zeros(3)
     _block_sums[tensors(), (3, block)](x, out)
     assert out.sum() == x.sum()
 
@@ -57,7 +61,7 @@ def _no_barrier(out):
 
 def test_missing_barrier_shows():
     """A thread that reads what a later one writes finds the NaN that shared memory starts with."""
-    out = np.zeros(64, np.float32)
+    out = zeros(64)
     _no_barrier[tensors(), (1, 64)](out)
     assert np.isnan(out).any()
 
@@ -71,7 +75,7 @@ def _divergent(out):
 
 def test_divergent_barrier_is_an_error():
     with pytest.raises(SimulatorError, match="40 of 64 threads wait"):
-        _divergent[tensors(), (1, 64)](np.zeros(64, np.float32))
+        _divergent[tensors(), (1, 64)](zeros(64))
 
 
 @cuda
@@ -81,7 +85,7 @@ def _left_out(out):
 
 def test_lane_outside_its_mask_is_an_error():
     with pytest.raises(SimulatorError, match="leaves it out"):
-        _left_out[tensors(), (1, 32)](np.zeros(32, np.float32))
+        _left_out[tensors(), (1, 32)](zeros(32))
 
 
 @cuda
@@ -96,11 +100,11 @@ def _votes(x, out):
 
 
 def test_votes():
-    x = np.arange(32, dtype=np.float64)
-    out = np.zeros(32)
+    x = device().array(np.arange(32), "float64")
+    out = zeros(32, dtype="float64")
     _votes[tensors("float64"), (1, 32)](x, out)
-    up = np.concatenate([[0], x[:-1]])
-    np.testing.assert_array_equal(out, 31 + 100 + 10000 * 31 + 1000000 * up)
+    up = np.concatenate([[0], np.arange(31)])
+    np.testing.assert_array_equal(device().to_host(out), 31 + 100 + 10000 * 31 + 1000000 * up)
 
 
 @cuda
@@ -110,7 +114,7 @@ def _scalars(out, a, b):
 
 def test_python_floats_arrive_in_the_kernels_dtype():
     """As float64 they would turn float32 arithmetic double."""
-    out = np.zeros(4, np.float64)
+    out = zeros(4, dtype="float64")
     _scalars[tensors(), 4](out, 0.1, (1.0, 2))
     assert (out == np.float32(0.1)).all()
     _scalars[tensors(), 4](out, np.float64(0.1), (1.0, 2))
@@ -118,4 +122,17 @@ def test_python_floats_arrive_in_the_kernels_dtype():
 
 
 def test_nothing_to_launch():
-    _scalars[tensors(), 0](np.zeros(0, np.float32), 1.0, (1.0,))
+    _scalars[tensors(), 0](zeros(0), 1.0, (1.0,))
+
+
+def test_arrays_of_the_host_do_not_mix_with_the_devices():
+    """CuPy refuses them; a launch would copy them there and back."""
+    x, host = zeros(4), np.ones(4, np.float32)
+    for mixing in (lambda: x + host, lambda: x.__setitem__(slice(None), host), lambda: np.dot(x, host)):
+        with pytest.raises(SimulatorError, match="mixes arrays"):
+            mixing()
+    with pytest.raises(SimulatorError, match="mixes arrays"):
+        _scalars[tensors(), 4](host, 1.0, (1.0,))
+    x[...] = 2
+    x += device().array(host, "float32")
+    assert (x == 3).all()
