@@ -30,6 +30,7 @@ from normcore.kernels import cpu, cu, cuda, inline, prange, real
 from normcore.shapes import ONE, check_padding, check_sizes, windows
 
 TASKS = 64  # that share the rows of outputs, each with its own scratch; more than any desktop has threads
+PARTS = 16  # into which backward cuts samples and channels at least, where there are as many
 TAP = np.uint8  # type of a tap's offset; wider in kernels made for windows of more than 256 taps
 
 
@@ -225,7 +226,7 @@ def clear(x):
 @inline
 def scatter_plane(dy, arg, dx, starts, reach):
     for o in range(dy.size):
-        dx[np.uint32(starts[o] + reach[arg[o]])] += dy[o]
+        dx[starts[o] + reach[arg[o]]] += dy[o]
 
 
 @cpu
@@ -325,86 +326,60 @@ def _forward_positions(x, y, arg, v, vi, v_rows, vi_rows, kernel, stride, before
 
 
 @inline
+def clear_rows(dx, first, last, lo, count):
+    """`count` channels from lo on of the positions first to last of dx (positions, C)."""
+    for i in range(first, last):
+        row = dx[i]
+        for k in range(count):
+            row[lo + np.uint64(k)] = real(0)
+
+
+@inline
+def scatter_position(dy, arg, dx, start, reach, lo, count):
+    """`count` channels from lo on of dy, arg (C,); start: of the window in dx, flat; reach adds the tap."""
+    for k in range(count):
+        c = lo + np.uint64(k)
+        dx[start + reach[arg[c]] + c] += dy[c]
+
+
+@cpu
+def _backward_positions(
+    dy, arg, dx, dx_flat, starts, reach, height, width, parts, kernel, stride, before, dilation
+):
+    """dy, arg (N, OD, OH, OW, C), dx (N, positions, C) and flat. A task owns some channels of a sample.
+
+    Positions are set to zero just before the first window that reaches them, while they are in the cache.
+    """
+    channels = dx.shape[2]
+    out_width = dy.shape[3]
+    step = (channels + parts - 1) // parts
+    for task in prange(dx.shape[0] * parts):
+        n = task // parts
+        first = min(channels, (task - n * parts) * step)
+        lo, count = np.uint64(first), min(channels - first, step)
+        done = 0
+        for od in range(dy.shape[1]):
+            d = od * stride[0] - before[0] + (kernel[0] - 1) * dilation[0]
+            d = min(d, dx.shape[1] // (height * width) - 1)
+            for oh in range(dy.shape[2]):
+                h = min(oh * stride[1] - before[1] + (kernel[1] - 1) * dilation[1], height - 1)
+                reached = max(done, (d * height + h + 1) * width)
+                clear_rows(dx[n], done, reached, lo, count)
+                done = reached
+                row = (od * dy.shape[2] + oh) * out_width
+                for ow in range(out_width):
+                    scatter_position(
+                        dy[n, od, oh, ow], arg[n, od, oh, ow], dx_flat[n], starts[row + ow], reach, lo, count
+                    )
+        clear_rows(dx[n], done, dx.shape[1], lo, count)
+
+
+@inline
 def window_at(i, k, out, stride, before, dilation):
     """The window in which element i is tap k, or -1."""
     start = i + before - k * dilation
     o = start // stride
     return o if start >= 0 and o * stride == start and o < out else -1
-
-
-@inline
-def give_one(dy, arg, tap, p):
-    k = TAP(tap)
-    for c in range(dy.size):
-        p[c] += dy[c] if arg[c] == k else real(0)
-
-
-@inline
-def give_two(dy, arg, tap, p, q):
-    k = TAP(tap)
-    k1 = TAP(tap + 1)
-    for c in range(dy.size):
-        p[c] += dy[c] if arg[c] == k else real(0)
-        q[c] += dy[c] if arg[c] == k1 else real(0)
-
-
-@inline
-def give_three(dy, arg, tap, p, q, r):
-    k = TAP(tap)
-    k1 = TAP(tap + 1)
-    k2 = TAP(tap + 2)
-    for c in range(dy.size):
-        p[c] += dy[c] if arg[c] == k else real(0)
-        q[c] += dy[c] if arg[c] == k1 else real(0)
-        r[c] += dy[c] if arg[c] == k2 else real(0)
-
-
-@inline
-def give_row(dy, arg, dx, tap, kernel, stride, before, dilation):
-    """A row of outputs dy, arg (OW, C) gives to the row of inputs dx (W, C) that its taps from `tap` on
-    cover."""
-    lo, hi = whole_windows(dx.shape[0], dy.shape[0], kernel, stride, before, dilation)
-    for o in range(dy.shape[0]):
-        w = o * stride - before
-        u = w + dilation
-        if kernel == 3 and lo <= o < hi:
-            give_three(dy[o], arg[o], tap, dx[w], dx[u], dx[u + dilation])
-        elif kernel == 2 and lo <= o < hi:
-            give_two(dy[o], arg[o], tap, dx[w], dx[u])
-        else:
-            for k in range(kernel):
-                u = w + k * dilation
-                if 0 <= u < dx.shape[0]:
-                    give_one(dy[o], arg[o], tap + k, dx[u])
-
-
-@cpu
-def _backward_positions(dy, arg, dx, dx_rows, kernel, stride, before, dilation):
-    """A task owns one row of dx (N, D, H, W, C) and asks the rows of outputs that cover it. dx_rows: rows
-    flat."""
-    batch, depth, height, _, _ = dx.shape
-    for j in prange(batch * depth * height):
-        h = j % height
-        d = j // height % depth
-        n = j // height // depth
-        clear(dx_rows[n, d, h])
-        for kd in range(kernel[0] - 1, -1, -1):
-            od = window_at(d, kd, dy.shape[1], stride[0], before[0], dilation[0])
-            if od >= 0:
-                for kh in range(kernel[1] - 1, -1, -1):
-                    oh = window_at(h, kh, dy.shape[2], stride[1], before[1], dilation[1])
-                    if oh >= 0:
-                        tap = (kd * kernel[1] + kh) * kernel[2]
-                        give_row(
-                            dy[n, od, oh],
-                            arg[n, od, oh],
-                            dx[n, d, h],
-                            tap,
-                            kernel[2],
-                            stride[2],
-                            before[2],
-                            dilation[2],
-                        )
 
 
 @inline
@@ -582,8 +557,8 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
             workspace={
                 "v": Array((tasks * row,)),
                 "vi": Array((tasks * row,), small),
-                "starts": Array((math.prod(out),), "uint32"),
-                "reach": Array((taps,), "uint32"),
+                "starts": Array((math.prod(out),), "uint64"),
+                "reach": Array((taps,), "uint64"),
             },
             flops=math.prod(shape) * taps,
         )
@@ -609,17 +584,17 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
         if t.dx is None or not t.dx.size:
             return
         g = self._geometry(t)
+        t.starts[:], t.reach[:] = g.starts, g.reach
         if g.first:
-            t.starts[:] = g.starts
-            t.reach[:] = g.reach
             flat = (g.y[0], math.prod(g.y[1:]))
             dx = t.dx.reshape(g.x[0], math.prod(g.x[1:]))
             _backward_planes[t](t.dy.reshape(flat), t.arg.reshape(flat), dx, t.starts, t.reach)
         else:
-            arg, dx = t.arg.reshape(g.y), t.dx.reshape(g.x)
-            rows = t.dx.reshape(*g.x[:-2], g.x[-2] * g.x[-1])
-            backward = _backward_positions.with_constants(TAP=arg.dtype.type)
-            backward[t](t.dy.reshape(g.y), arg, dx, rows, *g.window)
+            batch, channels = g.x[0], g.x[-1]
+            dx = t.dx.reshape(batch, math.prod(g.x[1:-1]), channels)
+            parts = max(1, min(channels // 16, -(-PARTS // batch)))  # a cache line is 16 float32
+            dy, arg, flat = t.dy.reshape(g.y), t.arg.reshape(g.y), dx.reshape(batch, -1)
+            _backward_positions[t](dy, arg, dx, flat, t.starts, t.reach, *g.map, parts, *g.window)
 
     def forward_cuda(self, t):
         g = self._geometry(t)
@@ -683,11 +658,12 @@ class _Geometry:
             tuple(w.before for w in found),
             tuple(w.dilation for w in found),
         )
-        # Offsets in a map, modulo 2^32: a window may start before the map, the sum of both lies inside.
+        # Offsets in a map, modulo 2^64: a window may start before the map, the sum of both lies inside.
         taps = [np.arange(v.kernel) * v.dilation for v in found]
         starts = [np.arange(v.out) * v.stride - v.before for v in found]
-        self.reach = _offsets(taps, size).astype(np.uint32)
-        self.starts = _offsets(starts, size).astype(np.uint32)
+        apart = 1 if self.first else shape[-1]
+        self.reach = (_offsets(taps, size) * apart).astype(np.uint64)
+        self.starts = (_offsets(starts, size) * apart).astype(np.uint64)
 
 
 def _offsets(places, size):
