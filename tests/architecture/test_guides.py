@@ -1,0 +1,163 @@
+"""The guides cannot rot: their files are written out as they stand, their commands run, their outputs compared.
+
+In a guide, a fenced block with `title=NAME` is a file, a `bash` block is a command line, and the `output` block
+behind it holds lines that the command prints (parts of each line may be left out at its end).
+"""
+
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import normcore
+from normcore import hookspecs
+from normcore.config.config import from_mapping
+from normcore.registry import Registry
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+HOOKS = [name for name in vars(hookspecs) if name.startswith("normcore_")]
+
+
+@dataclass
+class Block:
+    language: str
+    title: str
+    text: str
+    output: str = ""
+
+
+def blocks_of(guide):
+    found = []
+    for language, rest, text in FENCE.findall((ROOT / guide).read_text(encoding="utf-8")):
+        if language == "output":
+            found[-1].output = text
+        else:
+            title = re.search(r"title=(\S+)", rest)
+            found.append(Block(language, title.group(1) if title else "", text))
+    return found
+
+
+def run(line, folder):
+    """Run one command line of a guide in a folder; its output."""
+    words = shlex.split(line)
+    program = {"normcore": [sys.executable, "-m", "normcore_cli.main"], "python": [sys.executable]}
+    command = [*program[words[0]], *words[1:]]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def squeezed(line):
+    return " ".join(line.split())
+
+
+def commands_of(guide):
+    return [b for b in blocks_of(guide) if b.language == "bash" and "venv" not in b.text]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with every file of the plugin guide."""
+    path = tmp_path_factory.mktemp("guide")
+    for block in blocks_of("plugins/README.md"):
+        if block.title:
+            (path / block.title).write_text(block.text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("block", commands_of("plugins/README.md"), ids=lambda b: b.text.strip()[:40])
+def test_commands_of_the_plugin_guide(block, folder):
+    for line in block.text.strip().splitlines():
+        printed = [squeezed(shown) for shown in run(line, folder).splitlines()]
+        for shown in block.output.strip().splitlines():
+            assert any(p.startswith(squeezed(shown)) for p in printed), f"{shown!r} is not in:\n" + "\n".join(
+                printed
+            )
+
+
+def test_the_diary_was_kept(folder):
+    """The example of the training hooks, after the guide's last command."""
+    if not (folder / "diary.txt").exists():
+        run(commands_of("plugins/README.md")[-1].text.strip(), folder)
+    lines = (folder / "diary.txt").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "5 arrays to train"
+    assert lines[1].startswith("first loss")
+    assert [line.split(":")[0] for line in lines[2:]] == [f"epoch {k}" for k in (1, 2, 3, 4)] + [
+        "done after epoch 4"
+    ]
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in blocks_of("plugins/README.md") if b.language == "python"], ids=lambda b: b.title
+)
+def test_plugin_files_of_the_guide_register(block, folder):
+    if block.title.startswith("test_"):
+        return  # run below
+    plugin = Registry().load_file(folder / block.title)
+    assert plugin.components or block.title == "diary.py"
+
+
+def test_the_guides_own_test_runs(folder):
+    line = "python -m pytest -q -p no:cacheprovider --import-mode=prepend test_scale_norm.py"
+    assert " passed" in run(line, folder)
+
+
+def test_the_loss_of_the_guide_has_the_right_gradient(folder):
+    registry = Registry()
+    registry.load_entry_points()
+    assert registry.load_file(folder / "cauchy.py").components == [("loss", "cauchy")]
+    spec = {"input": [3], "network": [{"dense": 2}], "loss": "cauchy"}
+    net = normcore.Network(from_mapping(spec, registry=registry), dtype="float64")
+    rng = np.random.default_rng(0)
+    x, targets = rng.normal(size=(5, 3)), rng.normal(size=(5, 2))
+    loss = net.loss(x, targets)
+    assert np.isclose(loss, np.log1p((net.forward(x) - targets) ** 2).mean())
+    net.loss(x, targets)
+    net.backward()
+    weight, gradient = net.parameters["dense1.weight"], net.gradients["dense1.weight"].copy()
+    weight[0, 1] += 1e-6
+    right = net.loss(x, targets)
+    weight[0, 1] -= 2e-6
+    left = net.loss(x, targets)
+    assert np.isclose(gradient[0, 1], (right - left) / 2e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_is_documented_and_has_an_example(hook):
+    assert (getattr(hookspecs, hook).__doc__ or "").strip(), f"{hook} has no docstring"
+    guide = (ROOT / "plugins/README.md").read_text(encoding="utf-8")
+    assert f"`{hook}(" in guide, f"plugins/README.md does not explain {hook}"
+    assert f"def {hook}(" in guide, f"plugins/README.md has no example of {hook}"
+
+
+def test_readme_has_the_two_lines_of_a_newcomer():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    environment = "python3 -m venv .venv && .venv/bin/pip install"
+    assert f"{environment} . && .venv/bin/normcore train examples/lenet-mnist.yaml" in readme
+    assert f'{environment} -e ".[test]" && .venv/bin/python -m pytest' in readme
+
+
+@pytest.mark.parametrize("block", commands_of("README.md"), ids=lambda b: b.text.strip()[:40])
+def test_commands_of_the_readme(block):
+    for line in block.text.strip().splitlines():
+        printed = [squeezed(shown) for shown in run(line, ROOT).splitlines()]
+        for shown in block.output.strip().splitlines():
+            assert any(p.startswith(squeezed(shown)) for p in printed), f"{shown!r} is not in:\n" + "\n".join(
+                printed
+            )
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in blocks_of("README.md") if b.language == "python"], ids=lambda b: b.text[:30].strip()
+)
+def test_python_of_the_readme(block, tmp_path):
+    (tmp_path / "block.py").write_text(block.text, encoding="utf-8")
+    printed = run(f"python {tmp_path / 'block.py'}", ROOT)
+    for shown in block.output.strip().splitlines():
+        assert squeezed(shown) in {squeezed(line) for line in printed.splitlines()}
