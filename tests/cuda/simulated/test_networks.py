@@ -115,3 +115,33 @@ def test_torch_like_inputs_are_adopted():
     x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
     layer = normcore.layer("relu", x.shape, device="cuda")
     np.testing.assert_array_equal(layer.device.to_host(layer.forward(Tensor(x))), np.maximum(x, 0))
+
+
+def test_fitting_evaluating_and_keeping(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 255, (20, 6, 6, 1), dtype=np.uint8), rng.integers(0, 3, 20)
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x[:7], y_test=y[:7])
+    mapping = {
+        "seed": 3,
+        "data": {"source": "npz", "path": str(tmp_path / "data.npz"), "batch_size": 8},
+        "network": ["batch_norm", "relu", "flatten"],
+        "loss": "cross_entropy",
+        "optimizer": OPTIMIZERS["sgd"],
+        "train": {"epochs": 2},
+    }
+
+    def fitted(device):
+        trainer = normcore.Trainer(normcore.Network.from_mapping(mapping, device=device))
+        return trainer.net, trainer.fit()
+
+    net, metrics = fitted("cuda")
+    with kernels.uncompiled():
+        _, expected = fitted("cpu")
+    for key in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
+        assert metrics[key] == pytest.approx(expected[key], rel=1e-5), key
+    net.save(tmp_path / "weights.safetensors")
+    other = normcore.Network.from_mapping(mapping, device="cuda")
+    other.load(tmp_path / "weights.safetensors")
+    images = rng.standard_normal((2, 1, 6, 6)).astype(np.float32)
+    host = net.device.to_host
+    np.testing.assert_array_equal(host(net.forward(images)), host(other.forward(images)))
