@@ -36,7 +36,8 @@ class softplus:
 
     def forward(x, beta, threshold):
         z = beta * x
-        y = ((z if z > 0.0 else 0.0) + log1p_unit(math.exp(-abs(z)))) / beta
+        y = (z if z > 0.0 else 0.0) + log1p_unit(math.exp(-abs(z)))
+        y = y * (1.0 / beta)  # the quotient leaves the loop
         return x if z > threshold else y
 
     def derivative(x, y, beta, threshold):

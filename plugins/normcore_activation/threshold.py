@@ -30,4 +30,4 @@ class threshold:
         return 0.0 if x <= threshold else 1.0
 
     def reference(x, threshold, value):
-        return np.where(x > threshold, x, value)
+        return np.where(x <= threshold, value, x)
