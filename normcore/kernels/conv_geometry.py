@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from normcore.kernels.gemm import COLUMNS, DIRECT, LINES
+from normcore.kernels.gemm import DIRECT, LINES, TAPS
 from normcore.kernels.tile import TILE_ROWS, lanes, tile_columns
 
 Three = tuple[int, int, int]
@@ -20,12 +20,10 @@ Four = tuple[int, int, int, int]
 
 CHUNK = 512  # depth of one product: a panel's chunk (64 KB) and the windows' lines stay in L2
 BUFFER_BYTES = 1 << 18  # input lines of one block
-ROWS = 256  # output pixels of one block
+ROWS = 512  # output pixels of one block
 DIRECT_ROWS = 192
-GRADIENT_ROWS = 512
 STRIP = 128  # pixels of one rank-STRIP update of the weights' gradient: a panel of them (16 KB) stays in L1
 TASKS = 32
-COLUMNS_DEPTH = 64  # deepest window of a single channel that is laid out by pack_columns
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -163,8 +161,7 @@ class GatherPlan:
             blocks = max(ceil_div(g.rows, DIRECT_ROWS), min(ceil_div(8, panels), tiles))
             planes, lines = 1, max(1, ceil_div(tiles, max(1, blocks))) * TILE_ROWS
         else:
-            single = g.channels == 1 and g.depth <= COLUMNS_DEPTH and math.prod(self.place_step) == 1
-            mode = COLUMNS if single else LINES
+            mode = LINES
             planes, lines = g.block(self.itemsize, ROWS)
         blocks = ceil_div(g.grid[0] * g.grid[1], planes) * ceil_div(g.grid[2], lines)
         row_tasks = min(TASKS, blocks)
@@ -172,16 +169,14 @@ class GatherPlan:
         return planes, lines, row_tasks, column_tasks, round_up(planes * lines * g.grid[3], TILE_ROWS), mode
 
     @cached_property
-    def _per_task(self) -> tuple[int, int, int]:
-        """Elements of scratch, entries of the table, distance of columns."""
+    def _per_task(self) -> tuple[int, int]:
+        """Elements of scratch, entries of the table."""
         g = self.gather
         planes, lines, _, _, padded, mode = self._cut
-        lda = padded + TILE_ROWS
-        own = {LINES: g.buffer(planes, lines), COLUMNS: lda * g.depth, DIRECT: 0}[mode]
+        own = g.buffer(planes, lines) if mode == LINES else 0
         if math.prod(self.place_step) != 1:
             own += padded * round_up(self.place[3] // g.groups, tile_columns(self.itemsize))
-        table = max(padded, g.depth if mode == COLUMNS else 0) + math.prod(g.taps)
-        return round_up(own + TILE_ROWS, 16), table, lda
+        return round_up(own + TILE_ROWS, 16), padded + math.prod(g.taps)
 
     @property
     def tasks(self) -> int:
@@ -201,9 +196,9 @@ class GatherPlan:
     @cached_property
     def _both_numbers(self) -> tuple[np.ndarray, np.ndarray]:
         planes, lines, row_tasks, column_tasks, _, mode = self._cut
-        per_task, table, lda = self._per_task
+        per_task, table = self._per_task
         window = (*self.gather.numbers(lines), *self.place, *self.place_step, *self.place_first)
-        tile = (TILE_ROWS, tile_columns(self.itemsize), lda, planes, lines)
+        tile = (TILE_ROWS, tile_columns(self.itemsize), planes, lines)
         cut = (row_tasks, column_tasks, per_task, table, mode, CHUNK)
         return _numbers(*window, *tile, *cut, 0), _numbers(*window, *tile, *cut, 1)
 
@@ -224,12 +219,12 @@ class GradientPlan:
             mode = LINES if g.channels % TILE_ROWS else DIRECT
             planes, lines = 1, max(1, min(256, g.rows))
         else:
-            mode = COLUMNS if g.channels == 1 and g.depth <= COLUMNS_DEPTH else LINES
-            planes, lines = g.block(self.itemsize, GRADIENT_ROWS)
-        segments, length = (1, g.depth) if mode == COLUMNS else g.segment(lines)
+            mode = TAPS if g.channels == g.step[2] == 1 < g.taps[2] else LINES
+            planes, lines = g.block(self.itemsize, ROWS)
+        segments, length = (1, g.depth) if mode == TAPS else g.segment(lines)
         padded_segment = round_up(length, TILE_ROWS)
         tiles = segments * padded_segment // TILE_ROWS
-        tile_tasks = 1 if mode == COLUMNS else ceil_div(tiles, 24)
+        tile_tasks = 1 if mode == TAPS else ceil_div(tiles, 24)
         blocks = ceil_div(g.grid[0] * g.grid[1], planes) * ceil_div(g.grid[2], lines)
         chunks = max(1, min(ceil_div(16, tile_tasks * g.groups), g.rows // 1024, blocks))
         padded = round_up(planes * lines * g.grid[3], TILE_ROWS)
@@ -237,14 +232,13 @@ class GradientPlan:
         # whole vectors of the gradient are read where they lie, unless its lines are so long that they collide in L1
         fits = columns % nr in (0, nr // 2) and self.stored * self.itemsize <= 512
         in_place = int(mode != DIRECT and fits)
-        lda = padded + TILE_ROWS
-        own = {LINES: g.buffer(planes, lines), COLUMNS: lda * g.depth, DIRECT: 0}[mode]
+        own = 0 if mode == DIRECT else g.buffer(planes, lines)
         per_task = round_up(own + TILE_ROWS + (0 if in_place else padded * ldc) + ldc, 16)
-        table = max(padded, padded_segment if mode == COLUMNS else 0) + math.prod(g.taps)
+        table = padded + (padded_segment + 1 if mode == TAPS else math.prod(g.taps))
         total = g.groups * segments * padded_segment * ldc
         return dict(
             mode=mode, planes=planes, lines=lines, length=length, padded_segment=padded_segment, tile_tasks=tile_tasks,
-            chunks=chunks, lda=lda, in_place=in_place, per_task=per_task, table=table, total=total,
+            chunks=chunks, in_place=in_place, per_task=per_task, table=table, total=total,
         )  # fmt: skip
 
     @property
@@ -270,7 +264,7 @@ class GradientPlan:
     @cached_property
     def numbers(self) -> np.ndarray:
         c = self._cut
-        tile = (self.stored, TILE_ROWS, tile_columns(self.itemsize), c["lda"], c["planes"], c["lines"])
+        tile = (self.stored, TILE_ROWS, tile_columns(self.itemsize), c["planes"], c["lines"])
         tasks = (c["chunks"], c["tile_tasks"], c["per_task"], c["table"])
         rest = (c["mode"], c["padded_segment"], STRIP, c["in_place"])
         return _numbers(*self.gather.numbers(c["lines"]), *tile, *tasks, *rest)

@@ -7,13 +7,12 @@ times `lines` output lines.
 pack_lines copies every input line that the block reads once, padded with zeros, one group's channels only:
     a[plane, tap_d, slot_h, slot_w, channels]; row_table and segment_table say where a pixel's window lies in it.
 Slots are input pixels where windows overlap, else (line, tap) pairs, so that a stride leaves no gaps.
-pack_columns, for single channels, copies one run along each output line for each tap: a[tap, row].
 
 layout: slots_h, slots_w, line_step, line_hop, pixel_step, pixel_hop, in slots.
 """
 
 from normcore.kernels.kernel import inline
-from normcore.kernels.vector_moves import clear_run, copy_run, copy_strided
+from normcore.kernels.vector_moves import clear_run, copy_run
 
 
 @inline
@@ -56,35 +55,6 @@ def pack_lines(
                             clear_run(a, to + w * channels, channels)
                         else:
                             copy_run(a, to + w * channels, source, src + src_w * stored, channels)
-
-
-@inline
-def pack_columns(a, at, lda, source, image, group, grid, taps, step, first, hop, plane, planes, line, lines):
-    """For one channel a group: a[tap, row], rows lda long."""
-    depth_in, height_in, width_in, stored = image
-    stride = step[2] * stored
-    for p in range(planes):
-        n = (plane + p) // grid[1]
-        d = (plane + p) % grid[1]
-        for h in range(line, line + lines):
-            to = at + (p * lines + h - line) * grid[3]
-            for tap in range(taps[0] * taps[1] * taps[2]):
-                src_d = d * step[0] + first[0] + tap // (taps[2] * taps[1]) * hop[0]
-                src_h = h * step[1] + first[1] + tap // taps[2] % taps[1] * hop[1]
-                src_w = first[2] + tap % taps[2] * hop[2]
-                out = to + tap * lda
-                if src_d < 0 or src_d >= depth_in or src_h < 0 or src_h >= height_in:
-                    clear_run(a, out, grid[3])
-                    continue
-                before = min(max((-src_w + step[2] - 1) // step[2], 0), grid[3])
-                inside = min(max((width_in - src_w + step[2] - 1) // step[2], before), grid[3])
-                src = (((n * depth_in + src_d) * height_in + src_h) * width_in + src_w) * stored + group
-                clear_run(a, out, before)
-                if stride == 1:
-                    copy_run(a, out + before, source, src + before, inside - before)
-                else:
-                    copy_strided(a, out + before, 1, source, src + before * stride, stride, inside - before)
-                clear_run(a, out + inside, grid[3] - inside)
 
 
 @inline

@@ -12,8 +12,8 @@ from (tap, channel, output channel) into the weights' own order.
 import numpy as np
 
 from normcore.kernels import cpu, inline, prange, real
-from normcore.kernels.conv_packing import block_extent, pack_columns, pack_lines, row_table, segment_table
-from normcore.kernels.gemm import COLUMNS, DIRECT, window_numbers
+from normcore.kernels.conv_packing import block_extent, pack_lines, row_table, segment_table
+from normcore.kernels.gemm import DIRECT, TAPS, window_numbers
 from normcore.kernels.tile import tile_columns_1, tile_columns_2, tile_rows_1, tile_rows_2
 from normcore.kernels.vector_moves import clear_run, copy_run, copy_strided, transpose_block
 
@@ -37,7 +37,7 @@ def turn(target, target_at, target_stride, source, source_at, source_stride, row
 @inline
 def pack_piece(job, weight, bias, panels, numbers):
     """PIECE inner channels of one panel."""
-    groups, columns, inner, nr, width = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
+    columns, inner, nr, width = numbers[1], numbers[2], numbers[3], numbers[4]
     taps = (numbers[5], numbers[6], numbers[7])
     first = (numbers[8], numbers[9], numbers[10])
     step = (numbers[11], numbers[12], numbers[13])
@@ -133,24 +133,25 @@ def gradient_of_windows(
 
 
 @inline
-def gradient_of_columns(
-    a, a_at, table, rows_at, segments_at, depth, b, b_at, b_stride, panel_size, zeros, zeros_at, c, c_at, ldc,
-    rows, columns, fresh, mr, nr,
+def gradient_of_taps(
+    a, a_at, table, rows_at, taps_at, zero_at, depth, b, b_at, b_stride, panel_size, zeros, zeros_at, c, c_at, ldc,
+    lines, width, columns, fresh, mr, nr,
 ):  # fmt: skip
-    """The same for windows that pack_columns has laid out."""
+    """The same for one channel: a tap's pixels lie side by side, so the sum runs along the lines."""
     for j in range(0, columns, nr):
-        for i in range(0, depth, mr):
-            to = c_at + i * ldc + j
-            if (columns - j) * 2 > nr:
-                tile_rows_2(
-                    a, a_at, table, rows_at + i, segments_at, 1, rows, b, b_at, b_stride, zeros, zeros_at, c, to, ldc,
-                    fresh, mr, nr,
-                )  # fmt: skip
-            else:
-                tile_rows_1(
-                    a, a_at, table, rows_at + i, segments_at, 1, rows, b, b_at, b_stride, zeros, zeros_at, c, to, ldc,
-                    fresh, mr, nr,
-                )  # fmt: skip
+        for line in range(lines):
+            at, of = a_at + table[rows_at + line * width], b_at + line * width * b_stride
+            for i in range(0, depth, mr):
+                if (columns - j) * 2 > nr:
+                    tile_rows_2(
+                        a, at, table, taps_at + i, zero_at, 1, width, b, of, b_stride, zeros, zeros_at,
+                        c, c_at + i * ldc + j, ldc, fresh and line == 0, mr, nr,
+                    )  # fmt: skip
+                else:
+                    tile_rows_1(
+                        a, at, table, taps_at + i, zero_at, 1, width, b, of, b_stride, zeros, zeros_at,
+                        c, c_at + i * ldc + j, ldc, fresh and line == 0, mr, nr,
+                    )  # fmt: skip
         b_at += panel_size
 
 
@@ -158,16 +159,9 @@ def gradient_of_columns(
 def gradient_task(task, source, dy, partial, bias_partial, scratch, table, numbers):
     """One task of weight_gradient: a chunk of blocks, one group, some tiles of the window."""
     image, groups, grid, taps, step, first, hop, layout = window_numbers(numbers)
-    stored, mr, nr, lda, planes, lines = (
-        numbers[27],
-        numbers[28],
-        numbers[29],
-        numbers[30],
-        numbers[31],
-        numbers[32],
-    )
-    chunks, tile_tasks, per_task, table_size = numbers[33], numbers[34], numbers[35], numbers[36]
-    mode, padded_segment, sub, in_place = numbers[37], numbers[38], numbers[39], numbers[40]
+    stored, mr, nr, planes, lines = numbers[27], numbers[28], numbers[29], numbers[30], numbers[31]
+    chunks, tile_tasks, per_task, table_size = numbers[32], numbers[33], numbers[34], numbers[35]
+    mode, padded_segment, sub, in_place = numbers[36], numbers[37], numbers[38], numbers[39]
     channels = image[3] // groups
     columns = stored // groups
     ldc = (columns + nr - 1) // nr * nr
@@ -175,7 +169,7 @@ def gradient_task(task, source, dy, partial, bias_partial, scratch, table, numbe
     blocks = (planes_all + planes - 1) // planes * ((grid[2] + lines - 1) // lines)
     taps_w = 1 if layout[5] == 1 else taps[2]
     depth = taps[0] * taps[1] * taps[2] * channels
-    segments = 1 if mode == COLUMNS else taps[0] * taps[1] * taps_w
+    segments = 1 if mode == TAPS else taps[0] * taps[1] * taps_w
     padded = (planes * lines * grid[3] + mr - 1) // mr * mr
     per_segment = padded_segment // mr
     tiles = segments * per_segment
@@ -183,17 +177,16 @@ def gradient_task(task, source, dy, partial, bias_partial, scratch, table, numbe
     group = task // tile_tasks % groups
     chunk = task // (tile_tasks * groups)
     rows_at = task * table_size
-    segments_at = rows_at + table_size - taps[0] * taps[1] * taps[2]
+    segments_at = rows_at + padded
     own_at = task * per_task
     sums_at = own_at + per_task - ldc
     b_at = sums_at - (0 if in_place else ldc * padded)
-    if mode == COLUMNS:
-        for k in range(padded_segment):
-            table[rows_at + k] = min(k, depth - 1) * lda
-        table[segments_at] = 0
-    else:
-        row_table(table, rows_at, channels, grid, taps, layout, planes, lines)
-        segment_table(table, segments_at, channels, taps, layout, taps_w)
+    row_table(table, rows_at, channels, grid, taps, layout, planes, lines)
+    segment_table(table, segments_at, channels, taps, layout, taps[2] if mode == TAPS else taps_w)
+    zero_at = segments_at + padded_segment
+    if mode == TAPS:
+        for k in range(depth, padded_segment + 1):
+            table[segments_at + k] = 0
     c_at = (chunk * groups + group) * segments * padded_segment * ldc
     low, high = tiles * part // tile_tasks, tiles * (part + 1) // tile_tasks
     begin = blocks * chunk // chunks
@@ -213,40 +206,36 @@ def gradient_task(task, source, dy, partial, bias_partial, scratch, table, numbe
         clear_run(scratch, sums_at, ldc)
         if in_place == 0:
             pack_gradient(scratch, b_at, dy, stored, group * columns, columns, row, n_rows, nr, padded * nr)
-        if mode == COLUMNS:
-            pack_columns(
-                scratch, own_at, lda, source, image, group, grid, taps, step, first, hop, plane, n_planes, line, n_lines
-            )  # fmt: skip
-            if in_place != 0:
-                gradient_of_columns(
-                    scratch, own_at, table, rows_at, segments_at, depth, dy, dy_at, stored, nr, scratch, sums_at,
-                    partial, c_at, ldc, n_rows, columns, fresh, mr, nr,
-                )  # fmt: skip
-            else:
-                gradient_of_columns(
-                    scratch, own_at, table, rows_at, segments_at, depth, scratch, b_at, nr, padded * nr, scratch, sums_at,
-                    partial, c_at, ldc, n_rows, columns, fresh, mr, nr,
-                )  # fmt: skip
-        elif mode == DIRECT:
+        if mode == DIRECT:
             gradient_of_windows(
-                source, row * channels, table, rows_at, segments_at, per_segment, low, high, scratch, b_at, nr, padded * nr,
-                scratch, sums_at, partial, c_at, ldc, n_rows, columns, fresh, mr, nr, sub,
+                source, row * channels, table, rows_at, segments_at, per_segment, low, high,
+                scratch, b_at, nr, padded * nr, scratch, sums_at, partial, c_at, ldc, n_rows, columns, fresh, mr, nr, sub,
+            )  # fmt: skip
+            continue
+        pack_lines(
+            scratch, own_at, source, image, channels, group, grid, taps, step, first, hop, layout,
+            plane, n_planes, line, n_lines,
+        )  # fmt: skip
+        if mode == TAPS and in_place != 0:
+            gradient_of_taps(
+                scratch, own_at, table, rows_at, segments_at, zero_at, depth, dy, dy_at, stored, nr,
+                scratch, sums_at, partial, c_at, ldc, n_planes * n_lines, grid[3], columns, fresh, mr, nr,
+            )  # fmt: skip
+        elif mode == TAPS:
+            gradient_of_taps(
+                scratch, own_at, table, rows_at, segments_at, zero_at, depth, scratch, b_at, nr, padded * nr,
+                scratch, sums_at, partial, c_at, ldc, n_planes * n_lines, grid[3], columns, fresh, mr, nr,
+            )  # fmt: skip
+        elif in_place != 0:
+            gradient_of_windows(
+                scratch, own_at, table, rows_at, segments_at, per_segment, low, high,
+                dy, dy_at, stored, nr, scratch, sums_at, partial, c_at, ldc, n_rows, columns, fresh, mr, nr, sub,
             )  # fmt: skip
         else:
-            pack_lines(
-                scratch, own_at, source, image, channels, group, grid, taps, step, first, hop, layout,
-                plane, n_planes, line, n_lines,
+            gradient_of_windows(
+                scratch, own_at, table, rows_at, segments_at, per_segment, low, high,
+                scratch, b_at, nr, padded * nr, scratch, sums_at, partial, c_at, ldc, n_rows, columns, fresh, mr, nr, sub,
             )  # fmt: skip
-            if in_place != 0:
-                gradient_of_windows(
-                    scratch, own_at, table, rows_at, segments_at, per_segment, low, high, dy, dy_at, stored, nr,
-                    scratch, sums_at, partial, c_at, ldc, n_rows, columns, fresh, mr, nr, sub,
-                )  # fmt: skip
-            else:
-                gradient_of_windows(
-                    scratch, own_at, table, rows_at, segments_at, per_segment, low, high, scratch, b_at, nr, padded * nr,
-                    scratch, sums_at, partial, c_at, ldc, n_rows, columns, fresh, mr, nr, sub,
-                )  # fmt: skip
 
 
 @cpu
@@ -255,7 +244,7 @@ def weight_gradient(source, dy, partial, bias_partial, scratch, table, numbers):
 
     bias_partial[chunk, output channel], or empty: no bias. numbers from GradientPlan.
     """
-    for task in prange(numbers[33] * numbers[34] * numbers[4]):
+    for task in prange(numbers[32] * numbers[33] * numbers[4]):
         gradient_task(np.int64(task), source, dy, partial, bias_partial, scratch, table, numbers)
 
 

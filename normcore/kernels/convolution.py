@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from normcore.kernels import cpu, epilogue_gradient, inline, prange
 from normcore.kernels import conv_weights as weights
+from normcore.kernels import cpu, epilogue_gradient, inline, prange
 from normcore.kernels.conv_geometry import (
     Four,
     Gather,
@@ -100,7 +100,7 @@ def _phases(size: int, kernel: int, stride: int, before: int, dilation: int) -> 
     Input pixel i = r + s j meets output pixel (i + before - t dilation) / s for the taps t that divide evenly,
     taken last to first so that output pixels ascend.
     """
-    found = []
+    found: list[tuple[int, ...]] = []
     for r in range(min(stride, size)):
         taps = [t for t in range(kernel) if (r + before - t * dilation) % stride == 0][::-1]
         at = [(r + before - t * dilation) // stride for t in taps]

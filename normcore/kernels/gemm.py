@@ -17,12 +17,15 @@ multiplication"; reading windows through a table of offsets: Dukhan 2019, arXiv:
 import numpy as np
 
 from normcore.kernels import cpu, epilogue, inline, prange
-from normcore.kernels.conv_packing import block_extent, pack_columns, pack_lines, row_table, segment_table
-from normcore.kernels.tile import tile_columns_1, tile_columns_2, tile_rows_1, tile_rows_2
+from normcore.kernels.conv_packing import block_extent, pack_lines, row_table, segment_table
+from normcore.kernels.tile import tile_rows_1, tile_rows_2
 from normcore.kernels.vector_moves import copy_run
 
-LINES, COLUMNS, DIRECT = 0, 1, 2  # how windows are read: pack_lines, pack_columns, from the input itself
-WINDOW_NUMBERS = 27
+LINES, TAPS, DIRECT = (
+    0,
+    1,
+    2,
+)  # windows from pack_lines, the same tap by tap (gradient only), rows of the input
 
 
 @inline
@@ -72,27 +75,6 @@ def multiply_rows(
 
 
 @inline
-def multiply_columns(
-    a, a_at, table, rows_at, depth, panels, at, panel_size, c, c_at, ldc, rows, columns, mr, nr
-):
-    """The same for windows that pack_columns has laid out."""
-    for left in range(columns, 0, -nr):
-        for r in range(0, rows, mr):
-            if left * 2 > nr:
-                tile_columns_2(
-                    a, a_at + r, table, rows_at, depth, panels, at + nr, nr,
-                    panels, at, c, c_at + r * ldc, ldc, True, rows - r, left,
-                )  # fmt: skip
-            else:
-                tile_columns_1(
-                    a, a_at + r, table, rows_at, depth, panels, at + nr, nr,
-                    panels, at, c, c_at + r * ldc, ldc, True, rows - r, left,
-                )  # fmt: skip
-        at += panel_size
-        c_at += nr
-
-
-@inline
 def finish(c, at, ldc, rows, columns, e):
     """The fused epilogue on rows that are still in cache."""
     for row in range(rows):
@@ -120,9 +102,9 @@ def gather_task(task, source, panels, output, scratch, table, numbers, e):
     place = (numbers[27], numbers[28], numbers[29], numbers[30])
     place_step = (numbers[31], numbers[32], numbers[33])
     place_first = (numbers[34], numbers[35], numbers[36])
-    mr, nr, lda, planes, lines = numbers[37], numbers[38], numbers[39], numbers[40], numbers[41]
-    row_tasks, column_tasks, per_task, table_size = numbers[42], numbers[43], numbers[44], numbers[45]
-    mode, chunk, epilogue_is_fused = numbers[46], numbers[47], numbers[48]
+    mr, nr, planes, lines = numbers[37], numbers[38], numbers[39], numbers[40]
+    row_tasks, column_tasks, per_task, table_size = numbers[41], numbers[42], numbers[43], numbers[44]
+    mode, chunk, epilogue_is_fused = numbers[45], numbers[46], numbers[47]
     channels = image[3] // groups
     columns = place[3] // groups
     depth = taps[0] * taps[1] * taps[2] * channels
@@ -140,12 +122,8 @@ def gather_task(task, source, panels, output, scratch, table, numbers, e):
     segments_at = rows_at + padded
     own_at = task * per_task
     staged_at = own_at + per_task - padded * panel_count * nr
-    if mode == COLUMNS:
-        for k in range(depth):
-            table[rows_at + k] = k * lda
-    else:
-        row_table(table, rows_at, channels, grid, taps, layout, planes, lines)
-        segment_table(table, segments_at, channels, taps, layout, taps_w)
+    row_table(table, rows_at, channels, grid, taps, layout, planes, lines)
+    segment_table(table, segments_at, channels, taps, layout, taps_w)
     panel_low = panel_count * part // column_tasks
     panel_high = panel_count * (part + 1) // column_tasks
     width = min(panel_high * nr, columns) - panel_low * nr
@@ -161,14 +139,6 @@ def gather_task(task, source, panels, output, scratch, table, numbers, e):
                 multiply_rows(
                     source, row * channels, table, rows_at, segments_at, segments, length, panels, at, panel_size,
                     output, c_at, place[3], n_rows, width, mr, nr, chunk,
-                )  # fmt: skip
-            elif mode == COLUMNS:
-                pack_columns(
-                    scratch, own_at, lda, source, image, group, grid, taps, step, first, hop, plane, n_planes, line, n_lines
-                )  # fmt: skip
-                multiply_columns(
-                    scratch, own_at, table, rows_at, depth, panels, at, panel_size,
-                    output, c_at, place[3], n_rows, width, mr, nr,
                 )  # fmt: skip
             else:
                 pack_lines(
@@ -195,5 +165,5 @@ def gather_task(task, source, panels, output, scratch, table, numbers, e):
 @cpu
 def gather_gemm(source, panels, output, scratch, table, numbers, e):
     """output = epilogue(start + windows of source @ panels), all arrays flat; numbers from GatherPlan."""
-    for task in prange(numbers[42] * numbers[43]):
+    for task in prange(numbers[41] * numbers[42]):
         gather_task(np.int64(task), source, panels, output, scratch, table, numbers, e)

@@ -51,7 +51,7 @@ class Lowered:
             emit(context, builder, signature, values)
             return context.get_dummy_value()
 
-        lower_builtin(self, types.VarArg(types.Any))(lower)
+        lower_builtin(self, types.VarArg(types.Any))(lower)  # type: ignore[attr-defined]
 
     def __call__(self, *arguments: Any) -> None:
         self._python(*arguments)

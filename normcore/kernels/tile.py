@@ -13,9 +13,9 @@ Arrays are one-dimensional, offsets count elements, and nothing is checked: call
     tile_columns_1/_2(a, a_at, table, table_at, depth, b, b_at, b_stride, start, start_at, c, c_at, ldc, fresh, rows, columns)
         c[i, j] = start[j] + sum over k < depth of a[a_at + table[table_at + k] + i] * b[b_at + k * b_stride + j]
 
-fresh False adds the sum to c instead of writing start + sum. All TILE_ROWS rows are computed; only the first
-`rows` and `columns` are stored; tile_rows reads none of `a` past them, tile_columns and b do. Whatever is computed, sums run in the same order, so tiles at the edge give the
-same bits as whole ones.
+fresh False adds the sum to c instead of writing start + sum. All TILE_ROWS rows are computed, only the first
+`rows` and `columns` are stored: tile_columns reads `a`, and both read `b`, past them. Sums run in the same order
+in every tile, so tiles at the edge give the same bits as whole ones.
 
 Each is an object that Python can call too (uncompiled kernels); vectors are as wide as this processor's.
 """
@@ -137,14 +137,20 @@ class _Tile:
         adds = b.icmp_signed("!=", added, number(0))
         with loop(b, least(rows, TILE_ROWS), 1) as (i, _):
             source, place = b.add(stack, b.mul(i, number(width * size))), b.add(target, b.mul(i, line))
-            with loop(b, extent, size) as (j, _):
-                value = b.load(b.inttoptr(b.add(source, j), self.element.as_pointer()))
-                to = b.inttoptr(b.add(place, j), self.element.as_pointer())
-                with b.if_else(adds) as (more, new):
-                    with more:
-                        b.store(b.fadd(value, b.load(to)), to)
-                    with new:
-                        b.store(value, to)
+            with b.if_else(b.icmp_signed(">=", columns, number(width))) as (all_columns, few):
+                with all_columns, loop(b, number(width * size), VECTOR_BYTES) as (j, _):
+                    self._move(b, b.add(source, j), b.add(place, j), self.vector, adds)
+                with few, loop(b, extent, size) as (j, _):
+                    self._move(b, b.add(source, j), b.add(place, j), self.element, adds)
+
+    def _move(self, b: Any, source: Any, target: Any, kind: Any, adds: Any) -> None:
+        value = b.load(b.inttoptr(source, kind.as_pointer()), align=self.size)
+        to = b.inttoptr(target, kind.as_pointer())
+        with b.if_else(adds) as (more, new):
+            with more:
+                b.store(b.fadd(value, b.load(to, align=self.size)), to, align=self.size)
+            with new:
+                b.store(value, to, align=self.size)
 
 
 def _entry(builder: Any, table: Any, index: Any, size: int) -> Any:
@@ -208,7 +214,8 @@ def _emit_columns(vectors: int) -> Callable[..., None]:
 
 def _python_rows(vectors: int) -> Callable[..., None]:
     def tile_rows(
-        a, a_at, table, rows_at, segments_at, segments, length, b, b_at, b_stride, start, start_at, c, c_at, ldc, fresh, rows, columns
+        a, a_at, table, rows_at, segments_at, segments, length, b, b_at, b_stride, start, start_at, c, c_at, ldc,
+        fresh, rows, columns,
     ):  # fmt: skip
         lines = table[rows_at : rows_at + min(rows, TILE_ROWS), None]
         steps = (table[segments_at : segments_at + segments, None] + np.arange(length)).reshape(-1)

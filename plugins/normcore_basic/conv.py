@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
-from normcore.kernels import convolution
+from normcore.kernels import convolution, convolution_cuda
 from normcore.shapes import ONE, Window, check_padding, check_sizes, windows
 from normcore.testing.samples import ErrorSample, Sample
 
@@ -57,7 +57,8 @@ class Conv(
         check_padding(self.padding)
         if self.out_channels % self.groups:
             rest = self.out_channels % self.groups
-            expected = f"a divisor of out_channels ({self.out_channels} = {self.out_channels // self.groups} * {self.groups} + {rest})"
+            whole = self.out_channels // self.groups
+            expected = f"a divisor of out_channels ({self.out_channels} = {whole} * {self.groups} + {rest})"
             raise ParameterError("groups", expected, self.groups)
 
     def plan(self, x: Tensor) -> Plan:
@@ -121,6 +122,14 @@ class Conv(
 
     def backward_cpu(self, t):
         convolution.backward(t, self._of(t))
+
+    # -- CUDA: the same arrays ----------------------------------------------------------------------------------
+
+    def forward_cuda(self, t):
+        convolution_cuda.forward(t, self._of(t))
+
+    def backward_cuda(self, t):
+        convolution_cuda.backward(t, self._of(t))
 
     # -- reference: tap by tap, each a product over channels -------------------------------------------------------
 

@@ -18,7 +18,7 @@ import math
 import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
-from normcore.kernels import convolution
+from normcore.kernels import convolution, convolution_cuda
 from normcore.testing.samples import ErrorSample, Sample
 
 
@@ -65,6 +65,12 @@ class Dense(Op, name="dense", aliases=("linear",), learnable=("weight", "bias"),
 
     def backward_cpu(self, t):
         convolution.backward(t, self._shape(t.x.shape, t.dtype))
+
+    def forward_cuda(self, t):
+        convolution_cuda.forward(t, self._shape(t.x.shape, t.dtype))
+
+    def backward_cuda(self, t):
+        convolution_cuda.backward(t, self._shape(t.x.shape, t.dtype))
 
     def reference(self, x, weight, bias=None, training=True):
         y = np.einsum("...i,oi->...o", x, weight)
