@@ -53,6 +53,9 @@ class Cpu:
     def launcher(self, kernel: Any, extent: Any, dtype: str) -> Callable[..., None]:
         raise TypeError("CPU kernels are called directly")
 
+    def scratch(self, nbytes: int) -> Any:
+        raise TypeError("ops on the CPU declare their workspace; threads cannot share one")
+
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         raise TypeError("products on the CPU run on a fixed split of their own, see the ops that need them")
 

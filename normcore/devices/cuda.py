@@ -111,6 +111,7 @@ class Cuda:
         self.most_threads = properties["multiProcessorCount"] * properties["maxThreadsPerMultiProcessor"]
         self._launchers: dict[Any, Callable[..., None]] = {}
         self._views: dict[Any, Any] = {}
+        self._scratch: Any = None
 
     # -- memory ----------------------------------------------------------------------------------------------
 
@@ -122,6 +123,12 @@ class Cuda:
             raise MemoryBudgetError(
                 f"{self.title} has no room for {nbytes / 1e9:.2f} GB ({fault}); use smaller batches"
             ) from None
+
+    def scratch(self, nbytes: int) -> Any:
+        if self._scratch is None or self._scratch.nbytes < nbytes:
+            self._scratch = None  # give it back first
+            self._scratch = self.empty(nbytes)
+        return self._scratch[:nbytes]
 
     def array(self, values: Any, dtype: str) -> Any:
         with self.stream:

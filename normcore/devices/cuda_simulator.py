@@ -89,6 +89,9 @@ class StandIn(Cpu):
         array[...] = 0xFF
         return array.view(DeviceArray)
 
+    def scratch(self, nbytes: int) -> np.ndarray:
+        return self.empty(nbytes)
+
     def array(self, values: Any, dtype: str) -> np.ndarray:
         return np.array(values, dtype).view(DeviceArray)
 

@@ -36,6 +36,12 @@ class Device(Protocol):
         arrive in the kernel as `dtype`, a np.float64 as float64.
         """
 
+    def scratch(self, nbytes: int) -> Any:
+        """Bytes (uint8) that belong to the caller until anybody's next call; not for the CPU.
+
+        Safe to share because everything on the device runs in one order.
+        """
+
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         """out = a @ b by the device's library (cuBLAS, without TF32); not for the CPU."""
 
