@@ -59,15 +59,18 @@ class DeviceArray(np.ndarray):
 
     def __array_function__(self, function: Any, kinds: Any, inputs: Any, options: Any) -> Any:
         _no_host_arrays(inputs, f"np.{function.__name__}")
-        return super().__array_function__(function, kinds, inputs, options)
+        result = function(*map(_plain, inputs), **{key: _plain(value) for key, value in options.items()})
+        return result.view(DeviceArray) if isinstance(result, np.ndarray) else result
 
     def __setitem__(self, key: Any, value: Any) -> None:
         _no_host_arrays((value,), "an assignment")
         super().__setitem__(key, value)
 
 
-def _no_host_arrays(values: tuple[Any, ...], what: str) -> None:
+def _no_host_arrays(values: Any, what: str) -> None:
     for value in values:
+        if isinstance(value, list | tuple):
+            _no_host_arrays(value, what)
         if isinstance(value, np.ndarray) and not isinstance(value, DeviceArray) and value.ndim:
             raise SimulatorError(
                 f"{what} mixes arrays of the device and of the host: use device.array or to_host"
@@ -75,6 +78,8 @@ def _no_host_arrays(values: tuple[Any, ...], what: str) -> None:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
     return value.view(np.ndarray) if isinstance(value, DeviceArray) else value
 
 

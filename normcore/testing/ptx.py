@@ -132,7 +132,7 @@ def record(
     y = layer.forward(*inputs, training=training)
     if op.differentiable:
         device.label = f"{op.name} backward {dtype} {memory_format}"
-        layer.backward(np.zeros_like(y[0] if isinstance(y, tuple) else y))
+        layer.backward(np.zeros((y[0] if isinstance(y, tuple) else y).shape, dtype))
     return device.launches
 
 
