@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import normcore
 from normcore.devices import cuda
-from normcore.devices.cuda import launch_size, scalar_arguments
+from normcore.devices.cuda import Cuda, launch_size, scalar_arguments
 from normcore.devices.device import get
 from normcore.errors import DeviceError
 
@@ -108,3 +109,60 @@ def test_scalars_take_the_kernels_dtype():
     got = scalar_arguments((0.1, wide, 3, True, (0.5, 2)), np.float32)
     assert [type(a) for a in got[:4]] == [np.float32, np.float64, int, bool]
     assert [type(a) for a in got[4]] == [np.float32, int]
+
+
+class Array:
+    """As much of a CuPy array as a launch looks at."""
+
+    def __init__(self, pointer, shape):
+        self.data, self.shape, self.strides = SimpleNamespace(ptr=pointer), shape, (4,)
+        self.dtype = np.dtype("float32")
+        self.__cuda_array_interface__ = {"data": (pointer, False), "shape": shape, "stream": 7, "version": 3}
+
+
+class Kernel:
+    """A numba kernel that notes its launches."""
+
+    def __init__(self):
+        self.launches = []
+
+    def __getitem__(self, configuration):
+        return lambda *arguments: self.launches.append((configuration, arguments))
+
+
+@pytest.fixture
+def hardware():
+    """A Cuda on libraries that only take notes."""
+    found = object.__new__(Cuda)
+    found._cupy = SimpleNamespace(ndarray=Array)
+    found._numba = SimpleNamespace(from_cuda_array_interface=lambda interface, owner, sync: dict(interface))
+    found._launch_stream, found.most_threads = "stream", 2048
+    found._launchers, found._views = {}, {}
+    return found
+
+
+def test_a_launch_reuses_what_it_can(hardware):
+    kernel = Kernel()
+    launch = hardware.launcher(kernel, 1000, "float32")
+    assert launch is hardware.launcher(kernel, 1000, "float32")
+    launch(Array(64, (3,)), 0.5, 2)
+    launch(Array(64, (3,)), 0.5, 2)  # another object, the same place and shape
+    launch(Array(64, (4,)), 0.5, 2)
+    (configuration, first), (_, second), (_, third) = kernel.launches
+    assert configuration == (4, 256, "stream")
+    assert first[0] is second[0] and first[0] is not third[0]
+    assert first[0]["stream"] is None  # no waiting for a stream that everything runs on already
+    assert type(first[1]) is np.float32 and type(first[2]) is int
+
+
+def test_no_items_no_launch(hardware):
+    kernel = Kernel()
+    hardware.launcher(kernel, 0, "float32")(Array(0, (0,)))
+    assert not kernel.launches
+
+
+def test_kept_views_are_bounded(hardware, monkeypatch):
+    monkeypatch.setattr(cuda, "VIEWS_KEPT", 3)
+    for pointer in range(10):
+        hardware._view(Array(pointer, (1,)))
+    assert len(hardware._views) <= 3

@@ -6,6 +6,7 @@ Needs the extra `cuda` for its compilers; neither a driver nor a GPU.
 import numpy as np
 import pytest
 
+import normcore
 from normcore.registry import default
 from normcore.testing import ptx
 from normcore.testing.derive import samples_of
@@ -31,6 +32,18 @@ def launches(cls):
     return list(found.values())
 
 
+def faults_of(recorded):
+    """What is wrong with these kernels, on both architectures."""
+    found = []
+    for launch in recorded:
+        # One architecture for float64: what it could show beyond the other is in the float32 kernel already.
+        for architecture in ptx.ARCHITECTURES if launch.dtype == "float32" else ("sm_90",):
+            costs = ptx.resources(launch, architecture)
+            found += [f"{costs.label}: {costs.kernel} on {architecture} {f}" for f in costs.faults]
+            assert 0 < costs.registers <= 255
+    return found
+
+
 @pytest.mark.parametrize("name", OPS)
 def test_kernels_compile_and_fit(name):
     try:
@@ -38,13 +51,33 @@ def test_kernels_compile_and_fit(name):
     except Skipped as reason:
         pytest.skip(str(reason))
     assert recorded
-    faults = []
-    for launch in recorded:
-        # One architecture for float64: what it could show beyond the other is in the float32 kernel already.
-        for architecture in ptx.ARCHITECTURES if launch.dtype == "float32" else ("sm_90",):
-            costs = ptx.resources(launch, architecture)
-            faults += [f"{costs.label}: {costs.kernel} on {architecture} {f}" for f in costs.faults]
-            assert 0 < costs.registers <= 255
+    faults = faults_of(recorded)
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_engines_own_kernels(loss, optimizer):
+    """Losses, optimizers, clipping, sums of gradients, format changes and fused chains, from a training step."""
+    device = ptx.Recorder()
+    layers = [
+        {"residual": {"body": ["batch_norm", "relu"]}},
+        "gelu",
+        {"max_pool": {"kernel_size": 2}},
+        "flatten",
+    ]
+    mapping = {
+        "input": [9, 12, 12],
+        "network": layers,
+        "loss": loss,
+        "optimizer": {optimizer: {"lr": 0.1}},
+        "train": {"clip_grad_norm": 1.0},
+    }
+    x = np.zeros((4, 9, 12, 12), np.float32)
+    targets = np.zeros(4, np.int64) if loss == "cross_entropy" else np.zeros((4, 9 * 36), np.float32)
+    trainer = normcore.Trainer(normcore.Network.from_mapping(mapping, device=device))
+    trainer.step(x, targets)
+    faults = faults_of({(launch.kernel, launch.types): launch for launch in device.launches}.values())
     assert not faults, "\n".join(faults)
 
 
@@ -61,7 +94,7 @@ def test_double_arithmetic_is_counted():
 
     device = ptx.Recorder()
     t = SimpleNamespace(variant=variant("float32"), device=device)
-    x = np.zeros(8, np.float32)
+    x = device.array(np.zeros(8), "float32")
     _scaled[t, 8](x, 0.1)
     _scaled[t, 8](x, np.float64(0.1))
     real, double = (ptx.resources(launch) for launch in device.launches)
