@@ -141,7 +141,8 @@ class Program:
                     self._values[id(value)][0].extend(until)
             for name in binding.plan.workspace:
                 self._scratch[i, name].use(self._back(i), self._back(i))
-        self._gradient_of(self.graph.output).use(self.loss_time, self.loss_time)
+        # Written by the loss, which does not run again when backward does.
+        self._gradient_of(self.graph.output).use(self.loss_time, self.end if self.keep else self.loss_time)
         for i in range(len(self.nodes) - 1, -1, -1):
             if self._runs_backward(i):
                 self._plan_node_gradients(i)
