@@ -319,7 +319,7 @@ class Writer:
                 f"{function.file}:{function.line}: {function.name} uses {name!r} ({type(value).__name__}), which is neither a "
                 "number, a function nor an object importable from its module; pass it as an argument"
             )
-        digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]
+        digest = _digest(module)
         unique = self._claim(name, value)
         alias = "" if unique == found else f" as {unique}"
         self._imports[unique] = f"from {module.__name__} import {found}{alias}  # {digest}"
@@ -331,9 +331,8 @@ class Writer:
             return "@cu.jit" if entry else "@cu.jit(device=True)"
         shared = f'error_model="numpy", fastmath={{{", ".join(map(repr, flags))}}}'
         if entry:
-            parallel = (
-                self.parallel and "prange" in function.text
-            )  # Numba warns where there is nothing to spread
+            # Numba warns where there is nothing to spread.
+            parallel = self.parallel and "prange" in function.text
             return f"@njit(parallel={parallel}, cache=True, nogil=True, {shared})"
         # Nobody calls a helper from Python: without its wrappers it compiles a fifth faster.
         shared = f"no_cpython_wrapper=True, no_cfunc_wrapper=True, {shared}"
@@ -341,6 +340,31 @@ class Writer:
 
     def _origin(self, function: Function) -> str:
         return f"# {pathlib.Path(function.file).name}:{function.line}\n" if function.file else ""
+
+
+@cache
+def _digest(module: types.ModuleType) -> str:
+    """Of a module's file and of the files of its own package that it uses, however deep."""
+    package = module.__name__.split(".")[0]
+    todo, seen = [module], {module.__name__: module}
+    while todo:
+        for value in vars(todo.pop()).values():
+            name = (
+                value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+            )
+            used = sys.modules.get(name) if isinstance(name, str) else None
+            if (
+                used is not None
+                and name not in seen
+                and name.split(".")[0] == package
+                and hasattr(used, "__file__")
+            ):
+                seen[name] = used
+                todo.append(used)
+    total = hashlib.sha256()
+    for name in sorted(seen):
+        total.update(pathlib.Path(str(seen[name].__file__)).read_bytes())
+    return total.hexdigest()[:16]
 
 
 def as_function(value: Any, typed: bool = False) -> Function:
