@@ -56,7 +56,7 @@ class Layer:
         self,
         op: Op,
         input_shape: Any,
-        device: str = "cpu",
+        device: "str | devices.Device" = "cpu",
         dtype: str = "float32",
         memory_format: str = "channels_first",
         seed: int = 0,

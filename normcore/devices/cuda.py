@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from normcore.devices.device import Device
 from normcore.errors import MemoryBudgetError
 
 BLOCK = 256  # threads: eight warps, a divisor of every register and thread limit since Volta
@@ -48,7 +49,7 @@ def missing() -> str | None:
 
 
 @cache
-def device() -> Any:
+def device() -> Device:
     """The one CUDA device of this process: a Cuda, or the simulator. Call it when missing() is None."""
     if simulating():
         from normcore.devices.cuda_simulator import Simulator

@@ -393,8 +393,9 @@ class _Arrays:
 
 
 @cache
-def _numpy_dtype(dtype: Any) -> np.dtype:
+def _numpy_dtype(dtype: Any) -> "np.dtype[Any]":
     try:
-        return np.dtype(dtype)
+        found: np.dtype[Any] = np.dtype(dtype)
+        return found
     except TypeError:  # one of numba's types
         return np.dtype(str(dtype))
