@@ -35,7 +35,8 @@ from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels import cpu, cu, cuda, epilogue, epilogue_gradient, inline, prange, real, wide
 
 BLOCK = 4096  # values summed in the kernel's own precision before float64 takes over; 16 KB fit the L1 cache
-ROWS = 256  # the same for channels last, where a row adds one value to each channel's sum
+LINES = 128  # the same for channels last, where a line adds one value to each sum
+WIDTH = 512  # values of a line, about: 2 KB, so that vectors are long and all a line needs fits the L1 cache
 FAR = 64.0  # a shift this many variances (squared distance) off the mean costs two digits: sum again
 INFINITY = math.inf
 THREADS = 256  # of a CUDA block that sums together; a power of two
@@ -181,24 +182,25 @@ def _infer_planes(x, y, gamma, beta, running_mean, running_var, shift, rest, sca
 
 
 @inline(reassociate=True)
-def gradient_sums(x, dy, s, d, scale, a, b, e):
-    """Sums of g and g * xhat over one block; g is dy before the epilogue."""
+def gradient_sums(x, dy, s, d, a, b, e):
+    """Sums of g and g * (x - mean) over one block; g is dy before the epilogue."""
     total = real(0)
     along = real(0)
     for i in range(x.size):
         z = affine(x[i], s, d, a, b)
         g = epilogue_gradient(z, z, dy[i], e)
         total += g
-        along += g * (centered(x[i], s, d) * scale)
+        along += g * centered(x[i], s, d)
     return total, along
 
 
 @inline
-def input_gradient(x, dy, dx, s, d, scale, a, b, mean_g, mean_gx, e):
+def input_gradient(x, dy, dx, s, d, a, b, mean_g, slope, e):
+    """slope: the mean of g * xhat, over the standard deviation."""
     for i in range(x.size):
         z = affine(x[i], s, d, a, b)
         g = epilogue_gradient(z, z, dy[i], e)
-        dx[i] = a * (g - mean_g - centered(x[i], s, d) * scale * mean_gx)
+        dx[i] = a * (g - mean_g - centered(x[i], s, d) * slope)
 
 
 @cpu
@@ -214,51 +216,62 @@ def _backward_planes(x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, 
         for n in range(x.shape[0]):
             for lo in range(0, length, BLOCK):
                 hi = min(length, lo + BLOCK)
-                g, gx = gradient_sums(x[n, c, lo:hi], dy[n, c, lo:hi], s, d, inverse, a, b, e)
+                g, gu = gradient_sums(x[n, c, lo:hi], dy[n, c, lo:hi], s, d, a, b, e)
                 total += wide(g)
-                along += wide(gx)
+                along += wide(gu)
+        along *= wide(inverse)
         if dgamma.size > 0:
             dgamma[c] = real(along)
             dbeta[c] = real(total)
         if wanted:
-            mean_g, mean_gx = real(total * share), real(along * share)
+            mean_g, slope = real(total * share), real(along * share * wide(inverse))
             for n in range(x.shape[0]):
-                input_gradient(x[n, c], dy[n, c], dx[n, c], s, d, inverse, a, b, mean_g, mean_gx, e)
+                input_gradient(x[n, c], dy[n, c], dx[n, c], s, d, a, b, mean_g, slope, e)
 
 
-# -- CPU, channels last: chunks of rows are summed for all channels at once, then merged in order ----------
-
-
-@inline
-def row_sums(x, shift, total, squares):
-    """Sums of u and u^2 over the rows of x (R, C) into total and squares (C,), four rows at a time."""
-    for c in range(total.size):
-        total[c] = real(0)
-        squares[c] = real(0)
-    whole = x.shape[0] - x.shape[0] % 4
-    for r in range(0, whole, 4):
-        four_row_sums(x[r], x[r + 1], x[r + 2], x[r + 3], shift, total, squares)
-    for r in range(whole, x.shape[0]):
-        one_row_sums(x[r], shift, total, squares)
+# -- CPU, channels last: lines of some rows are summed for all channels at once, then merged in order ------
+# x (M, C) comes as lines (R, W) of W / C rows each, so that few channels make long vectors too, and a tail
+# shorter than a line; what belongs to a channel is repeated W / C times in `line` (6, W).
 
 
 @inline
-def four_row_sums(p, q, r, s, shift, total, squares):
-    for c in range(p.size):
-        t = p[c] - shift[c]
-        u = q[c] - shift[c]
-        v = r[c] - shift[c]
-        w = s[c] - shift[c]
-        total[c] += (t + u) + (v + w)
-        squares[c] += (t * t + u * u) + (v * v + w * w)
+def four_line_sums(p, q, r, s, shift, total, squares):
+    for i in range(total.size):
+        t = p[i] - shift[i]
+        u = q[i] - shift[i]
+        v = r[i] - shift[i]
+        w = s[i] - shift[i]
+        total[i] += (t + u) + (v + w)
+        squares[i] += (t * t + u * u) + (v * v + w * w)
 
 
 @inline
-def one_row_sums(p, shift, total, squares):
-    for c in range(p.size):
-        u = p[c] - shift[c]
-        total[c] += u
-        squares[c] += u * u
+def line_sums(p, shift, total, squares):
+    for i in range(p.size):
+        u = p[i] - shift[i]
+        total[i] += u
+        squares[i] += u * u
+
+
+@inline
+def line_at(x, tail, r):
+    """Line r, or the tail behind the last one."""
+    return x[r] if r < x.shape[0] else tail
+
+
+@inline
+def sum_lines(x, tail, first, last, shift, total, squares):
+    whole = first + max(0, min(last, x.shape[0]) - first) // 4 * 4
+    for r in range(first, whole, 4):
+        four_line_sums(x[r], x[r + 1], x[r + 2], x[r + 3], shift, total, squares)
+    for r in range(whole, last):
+        line_sums(line_at(x, tail, r), shift, total, squares)
+
+
+@inline
+def set_zero(target):
+    for i in range(target.size):
+        target[i] = wide(0)
 
 
 @inline
@@ -268,136 +281,230 @@ def add_wide(source, target):
 
 
 @inline
-def set_zero(target):
-    for c in range(target.size):
-        target[c] = wide(0)
+def clear_sums(partial, sums):
+    set_zero(sums[0])
+    set_zero(sums[1])
+    set_zero(partial[0])
+    set_zero(partial[1])
 
 
 @inline
-def column_statistics_wide(x, c):
-    count = wide(x.shape[0])
+def fold(line, target):
+    """Add the repetitions of each channel in a line (W,) to target (C,) float64, and clear the line."""
+    for lo in range(0, line.size, target.size):
+        add_wide(line[lo : lo + target.size], target)
+    set_zero(line)
+
+
+@inline
+def repeat(source, line):
+    for lo in range(0, line.size, source.size):
+        part = line[lo : lo + source.size]
+        for c in range(part.size):
+            part[c] = source[c]
+
+
+@inline
+def merge(sums):
+    for k in range(1, sums.shape[0]):
+        add_wide(sums[k, 0], sums[0, 0])
+        add_wide(sums[k, 1], sums[0, 1])
+
+
+@inline
+def value_at(x, tail, i):
+    """Element i of the flat array that x and tail make up."""
+    r = i // x.shape[1]
+    return x[r, i - r * x.shape[1]] if r < x.shape[0] else tail[i - x.size]
+
+
+@inline
+def column_statistics_wide(x, tail, c, channels):
+    """The statistics of one channel once more, in float64."""
+    size = x.size + tail.size
+    count = wide(size // channels)
+    first = wide(value_at(x, tail, c))
     total = wide(0)
-    for r in range(x.shape[0]):
-        total += wide(x[r, c]) - wide(x[0, c])
-    mean = wide(x[0, c]) + total / count
+    for i in range(c, size, channels):
+        total += wide(value_at(x, tail, i)) - first
+    mean = first + total / count
     squares = wide(0)
-    for r in range(x.shape[0]):
-        u = wide(x[r, c]) - mean
+    for i in range(c, size, channels):
+        u = wide(value_at(x, tail, i)) - mean
         squares += u * u
     return mean, squares / count
 
 
 @inline
-def normalize_row(x, y, shift, rest, a, b, e):
-    for c in range(x.size):
-        y[c] = epilogue(affine(x[c], shift[c], rest[c], a[c], b[c]), e)
+def first_shift(x, tail, shift, line, partial, sums):
+    """A shift for each channel: the mean of its first few values."""
+    lines = min(4, x.shape[0]) if x.shape[0] > 0 else 1
+    for c in range(shift.size):
+        shift[c] = line_at(x, tail, 0)[c]
+    repeat(shift, line[0])
+    clear_sums(partial[0], sums[0])
+    sum_lines(x, tail, 0, lines, line[0], partial[0, 0], partial[0, 1])
+    fold(partial[0, 0], sums[0, 0])
+    count = lines * line_at(x, tail, 0).size // shift.size
+    for c in range(shift.size):
+        shift[c] += real(sums[0, 0, c] / wide(count))
+    repeat(shift, line[0])
 
 
 @inline
-def row_parameters(gamma, beta, scale, a, b):
+def repeat_parameters(gamma, beta, shift, rest, scale, line):
+    """Rows 0 to 3 of line: s, d, a and b of each channel, over and over."""
+    repeat(shift, line[0])
+    repeat(rest, line[1])
     for c in range(scale.size):
-        a[c] = scale[c] * parameter(gamma, c, 1)
-        b[c] = parameter(beta, c, 0)
+        line[2, c] = scale[c] * parameter(gamma, c, 1)
+        line[3, c] = parameter(beta, c, 0)
+    repeat(line[2, : scale.size], line[2])
+    repeat(line[3, : scale.size], line[3])
+
+
+@inline
+def normalize_line(x, y, shift, rest, a, b, e):
+    for i in range(x.size):
+        y[i] = epilogue(affine(x[i], shift[i], rest[i], a[i], b[i]), e)
 
 
 @cpu
-def _forward_rows(
-    x, y, gamma, beta, running_mean, running_var, shift, rest, scale, a, b, partial, sums, eps, momentum, e
+def _forward_lines(
+    x,
+    tail,
+    y,
+    y_tail,
+    gamma,
+    beta,
+    running_mean,
+    running_var,
+    shift,
+    rest,
+    scale,
+    line,
+    partial,
+    sums,
+    eps,
+    momentum,
+    e,
 ):
-    """x, y (M, C); a, b (C,); partial (chunks, 2, C) and sums (chunks, 2, C) float64 are scratch."""
-    rows, channels = x.shape
-    chunks = partial.shape[0]
-    step = (rows + chunks - 1) // chunks
-    row_sums(x[: min(rows, 32)], x[0], partial[0, 0], partial[0, 1])
-    for c in range(channels):
-        shift[c] = x[0, c] + partial[0, 0, c] / real(min(rows, 32))
+    """partial (chunks, 2, W) and sums (chunks, 2, C) float64 are scratch. A chunk is some lines, the last
+    has the tail too."""
+    channels = shift.size
+    chunks = sums.shape[0]
+    lines = x.shape[0] + min(1, tail.size)
+    step = (lines + chunks - 1) // chunks
+    first_shift(x, tail, shift, line, partial, sums)
     for k in prange(chunks):
-        set_zero(sums[k, 0])
-        set_zero(sums[k, 1])
-        for lo in range(k * step, min(rows, k * step + step), ROWS):
-            row_sums(x[lo : min(rows, k * step + step, lo + ROWS)], shift, partial[k, 0], partial[k, 1])
-            add_wide(partial[k, 0], sums[k, 0])
-            add_wide(partial[k, 1], sums[k, 1])
-    for k in range(1, chunks):
-        add_wide(sums[k, 0], sums[0, 0])
-        add_wide(sums[k, 1], sums[0, 1])
-    count = wide(rows)
+        clear_sums(partial[k], sums[k])
+        last = min(lines, k * step + step)
+        for lo in range(k * step, last, LINES):
+            sum_lines(x, tail, lo, min(last, lo + LINES), line[0], partial[k, 0], partial[k, 1])
+            fold(partial[k, 0], sums[k, 0])
+            fold(partial[k, 1], sums[k, 1])
+    merge(sums)
+    count = wide((x.size + tail.size) // channels)
     for c in range(channels):
         total, squares = sums[0, 0, c], sums[0, 1, c]
         mean = wide(shift[c]) + total / count
         var = (squares - total * total / count) / count
         if not trusted(total, squares, count, eps):
-            mean, var = column_statistics_wide(x, c)
+            mean, var = column_statistics_wide(x, tail, c, channels)
         keep_statistics(c, mean, var, eps, shift, rest, scale)
         move_running(c, mean, var, count, momentum, running_mean, running_var)
-    row_parameters(gamma, beta, scale, a, b)
+    repeat_parameters(gamma, beta, shift, rest, scale, line)
     for k in prange(chunks):
-        for r in range(k * step, min(rows, k * step + step)):
-            normalize_row(x[r], y[r], shift, rest, a, b, e)
+        j = chunks - 1 - k  # what was read last is still in the cache
+        for r in range(j * step, min(lines, j * step + step)):
+            source, target = line_at(x, tail, r), line_at(y, y_tail, r)
+            normalize_line(source, target, line[0], line[1], line[2], line[3], e)
 
 
 @cpu
-def _infer_rows(x, y, gamma, beta, running_mean, running_var, shift, rest, scale, a, b, chunks, eps, e):
-    for c in range(x.shape[1]):
-        keep_statistics(c, wide(running_mean[c]), wide(running_var[c]), eps, shift, rest, scale)
-    row_parameters(gamma, beta, scale, a, b)
-    step = (x.shape[0] + chunks - 1) // chunks
-    for k in prange(chunks):
-        for r in range(k * step, min(x.shape[0], k * step + step)):
-            normalize_row(x[r], y[r], shift, rest, a, b, e)
-
-
-@inline
-def row_gradient_sums(x, dy, shift, rest, scale, a, b, total, along, e):
-    for c in range(x.size):
-        z = affine(x[c], shift[c], rest[c], a[c], b[c])
-        g = epilogue_gradient(z, z, dy[c], e)
-        total[c] += g
-        along[c] += g * (centered(x[c], shift[c], rest[c]) * scale[c])
-
-
-@inline
-def row_input_gradient(x, dy, dx, shift, rest, scale, a, b, mean_g, mean_gx, e):
-    for c in range(x.size):
-        z = affine(x[c], shift[c], rest[c], a[c], b[c])
-        g = epilogue_gradient(z, z, dy[c], e)
-        dx[c] = a[c] * (g - mean_g[c] - centered(x[c], shift[c], rest[c]) * scale[c] * mean_gx[c])
-
-
-@cpu
-def _backward_rows(
-    x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, a, b, partial, sums, share, wanted, e
+def _infer_lines(
+    x, tail, y, y_tail, gamma, beta, running_mean, running_var, shift, rest, scale, line, chunks, eps, e
 ):
-    rows, channels = x.shape
-    chunks = partial.shape[0]
-    step = (rows + chunks - 1) // chunks
-    row_parameters(gamma, beta, scale, a, b)
+    for c in range(shift.size):
+        keep_statistics(c, wide(running_mean[c]), wide(running_var[c]), eps, shift, rest, scale)
+    repeat_parameters(gamma, beta, shift, rest, scale, line)
+    lines = x.shape[0] + min(1, tail.size)
+    step = (lines + chunks - 1) // chunks
     for k in prange(chunks):
-        set_zero(sums[k, 0])
-        set_zero(sums[k, 1])
-        for lo in range(k * step, min(rows, k * step + step), ROWS):
-            set_zero(partial[k, 0])
-            set_zero(partial[k, 1])
-            for r in range(lo, min(rows, k * step + step, lo + ROWS)):
-                row_gradient_sums(x[r], dy[r], shift, rest, scale, a, b, partial[k, 0], partial[k, 1], e)
-            add_wide(partial[k, 0], sums[k, 0])
-            add_wide(partial[k, 1], sums[k, 1])
-    for k in range(1, chunks):
-        add_wide(sums[k, 0], sums[0, 0])
-        add_wide(sums[k, 1], sums[0, 1])
+        for r in range(k * step, min(lines, k * step + step)):
+            source, target = line_at(x, tail, r), line_at(y, y_tail, r)
+            normalize_line(source, target, line[0], line[1], line[2], line[3], e)
+
+
+@inline
+def line_gradient_sums(x, dy, shift, rest, a, b, total, along, e):
+    for i in range(x.size):
+        z = affine(x[i], shift[i], rest[i], a[i], b[i])
+        g = epilogue_gradient(z, z, dy[i], e)
+        total[i] += g
+        along[i] += g * centered(x[i], shift[i], rest[i])
+
+
+@inline
+def line_input_gradient(x, dy, dx, shift, rest, a, b, mean_g, slope, e):
+    for i in range(x.size):
+        z = affine(x[i], shift[i], rest[i], a[i], b[i])
+        g = epilogue_gradient(z, z, dy[i], e)
+        dx[i] = a[i] * (g - mean_g[i] - centered(x[i], shift[i], rest[i]) * slope[i])
+
+
+@cpu
+def _backward_lines(
+    x,
+    tail,
+    dy,
+    dy_tail,
+    dx,
+    dx_tail,
+    gamma,
+    beta,
+    dgamma,
+    dbeta,
+    shift,
+    rest,
+    scale,
+    line,
+    partial,
+    sums,
+    share,
+    wanted,
+    e,
+):
+    channels = shift.size
+    chunks = sums.shape[0]
+    lines = x.shape[0] + min(1, tail.size)
+    step = (lines + chunks - 1) // chunks
+    repeat_parameters(gamma, beta, shift, rest, scale, line)
+    for k in prange(chunks):
+        clear_sums(partial[k], sums[k])
+        last = min(lines, k * step + step)
+        for lo in range(k * step, last, LINES):
+            for r in range(lo, min(last, lo + LINES)):
+                p, g = line_at(x, tail, r), line_at(dy, dy_tail, r)
+                line_gradient_sums(p, g, line[0], line[1], line[2], line[3], partial[k, 0], partial[k, 1], e)
+            fold(partial[k, 0], sums[k, 0])
+            fold(partial[k, 1], sums[k, 1])
+    merge(sums)
     for c in range(channels):
-        total, along = sums[0, 0, c], sums[0, 1, c]
+        total, along = sums[0, 0, c], sums[0, 1, c] * wide(scale[c])
         if dgamma.size > 0:
             dgamma[c] = real(along)
             dbeta[c] = real(total)
-        partial[0, 0, c] = real(total * share)
-        partial[0, 1, c] = real(along * share)
+        line[4, c] = real(total * share)
+        line[5, c] = real(along * share * wide(scale[c]))
     if wanted:
+        repeat(line[4, :channels], line[4])
+        repeat(line[5, :channels], line[5])
         for k in prange(chunks):
-            for r in range(k * step, min(rows, k * step + step)):
-                row_input_gradient(
-                    x[r], dy[r], dx[r], shift, rest, scale, a, b, partial[0, 0], partial[0, 1], e
-                )
+            j = chunks - 1 - k
+            for r in range(j * step, min(lines, j * step + step)):
+                p, g, d = line_at(x, tail, r), line_at(dy, dy_tail, r), line_at(dx, dx_tail, r)
+                line_input_gradient(p, g, d, line[0], line[1], line[2], line[3], line[4], line[5], e)
 
 
 # -- CUDA: blocks sum parts of a channel, one block a channel merges them in order, a last pass normalizes -
@@ -716,6 +823,7 @@ class BatchNorm(
         channels = x.shape[1]
         rows = x.size // max(1, channels)
         chunks = max(1, min(64, rows // 32, x.size // 8192))
+        width = channels * max(1, min(rows, WIDTH // max(1, channels)))
         per_channel = Array((channels,))
         state = {}
         if self.track_running_stats:
@@ -730,7 +838,8 @@ class BatchNorm(
             workspace={
                 "a": per_channel,
                 "b": per_channel,
-                "partial": Array((chunks, 2, channels)),
+                "line": Array((6, width)),
+                "partial": Array((chunks, 2, width)),
                 "sums": Array((chunks, 2, channels), "float64"),
             },
             flops=8 * x.size,
@@ -746,14 +855,15 @@ class BatchNorm(
             running = (t.running_mean, t.running_var) if self._moves(t) else (none, none)
             momentum = self._momentum(t)
             if rows:
-                scratch = (t.a, t.b, t.partial, t.sums)
-                _forward_rows[t](x, y, gamma, beta, *running, *saved, *scratch, self.eps, momentum, t.e)
+                lines = (*_lines(t.x, t.line), *_lines(t.y, t.line))
+                scratch = (t.line, t.partial, t.sums)
+                _forward_lines[t](*lines, gamma, beta, *running, *saved, *scratch, self.eps, momentum, t.e)
             else:
                 _forward_planes[t](x, y, gamma, beta, *running, *saved, self.eps, momentum, t.e)
         elif rows:
-            chunks = t.partial.shape[0]
-            running = (t.running_mean, t.running_var)
-            _infer_rows[t](x, y, gamma, beta, *running, *saved, t.a, t.b, chunks, self.eps, t.e)
+            lines = (*_lines(t.x, t.line), *_lines(t.y, t.line))
+            running, chunks = (t.running_mean, t.running_var), t.sums.shape[0]
+            _infer_lines[t](*lines, gamma, beta, *running, *saved, t.line, chunks, self.eps, t.e)
         else:
             _infer_planes[t](x, y, gamma, beta, t.running_mean, t.running_var, *saved, self.eps, t.e)
 
@@ -765,8 +875,9 @@ class BatchNorm(
         parameters = (t.gamma, t.beta, t.dgamma, t.dbeta) if self.affine else (none,) * 4
         share = 1.0 / max(1, t.x.size // t.shift.size) if self._uses_batch(t) else 0.0
         if rows:
-            scratch = (t.a, t.b, t.partial, t.sums)
-            _backward_rows[t](x, dy, dx, *parameters, t.shift, t.rest, t.scale, *scratch, share, wanted, t.e)
+            lines = [part for array in (x, dy, dx) for part in _lines(array, t.line)]
+            scratch = (t.line, t.partial, t.sums)
+            _backward_lines[t](*lines, *parameters, t.shift, t.rest, t.scale, *scratch, share, wanted, t.e)
         else:
             _backward_planes[t](x, dy, dx, *parameters, t.shift, t.rest, t.scale, share, wanted, t.e)
 
@@ -862,3 +973,11 @@ def _flat(x, y, format):
         return x.reshape(shape), y.reshape(shape), True
     shape = (x.shape[0], x.shape[1], math.prod(x.shape[2:]))
     return x.reshape(shape), y.reshape(shape), False
+
+
+def _lines(x, line):
+    """A channels-last array as whole lines (R, W) and the shorter tail."""
+    flat = x.reshape(-1)
+    width = line.shape[1]
+    whole = flat.size // width
+    return flat[: whole * width].reshape(whole, width), flat[whole * width :]
