@@ -16,7 +16,7 @@ import numpy as np
 from normcore.binding import Binding
 from normcore.devices.device import Device
 from normcore.errors import ParameterError
-from normcore.graph.accumulate import accumulate
+from normcore.kernels.accumulate import accumulate
 from normcore.graph.formats import Convert, choose
 from normcore.graph.fuse import backward_needs, chain_of, fuse
 from normcore.graph.memory import Buffer, place

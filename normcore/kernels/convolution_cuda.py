@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from normcore.graph.accumulate import accumulate
+from normcore.kernels.accumulate import accumulate
 from normcore.kernels import cu, cuda, epilogue, epilogue_gradient, inline, real
 from normcore.kernels.convolution import Convolution
 

@@ -33,7 +33,12 @@ from normcore.testing.samples import ErrorSample, Sample
 class Conv(
     Op, name="conv", aliases=("convolution",), learnable=("weight", "bias"), source="LeCun et al. 1998"
 ):
-    """Convolution with out_channels filters; the number of spatial dimensions is the input's."""
+    """Convolution with out_channels filters; the number of spatial dimensions is the input's.
+
+    kernel_size, stride, dilation: a number, or one per spatial dimension. padding: zeros around the input, a
+    number, one per dimension, [before, after] pairs, or "same" (output ceil(input / stride)). groups: channels are
+    split into so many parts that do not see each other (AlexNet's two GPUs). bias: add one number per filter.
+    """
 
     out_channels: int
     kernel_size: int | Sequence[int]
