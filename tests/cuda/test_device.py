@@ -44,6 +44,16 @@ def test_auto_falls_back_to_the_cpu(without_cuda):
     assert get("auto").name == "cpu"
 
 
+def test_the_command_line_ends_with_2(without_cuda, tmp_path, capsys, monkeypatch):
+    from normcore_cli.main import run
+
+    file = tmp_path / "net.yaml"
+    file.write_text("input: [1, 2, 2]\nnetwork: [flatten]\nloss: mse\n")
+    monkeypatch.setattr(sys, "argv", ["normcore", "summary", str(file), "--device", "cuda"])
+    assert run() == 2
+    assert 'pip install "normcore[cuda]"' in capsys.readouterr().err
+
+
 def test_unknown_device():
     with pytest.raises(DeviceError, match="auto, cpu, cuda"):
         get("tpu")

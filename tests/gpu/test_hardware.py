@@ -14,6 +14,10 @@ from normcore.testing.running import Case, Runner
 pytestmark = pytest.mark.gpu
 LARGE = 1_500_000  # elements: more than any GPU runs threads, so that grid-stride loops go round
 OPS = {s.name: s.component for s in default().all("op") if s.component.has_cuda() and not s.component.is_view}
+# One generated loop serves all elementwise ops: a few of them stand for the rest where CPU kernels must compile.
+LARGE_OPS = [
+    n for n, cls in OPS.items() if not cls.is_elementwise or n in ("relu", "gelu", "add", "softplus")
+]
 CASES = [c for cls in OPS.values() for c in comparisons(cls)]
 
 
@@ -30,7 +34,7 @@ def test_same_as_cpu(comparison):
     comparison.run(uncompiled=True)
 
 
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", LARGE_OPS)
 def test_large_batch(name):
     """Many blocks, the grid's upper bound, remainders: against compiled CPU kernels."""
     first_sample(name)
