@@ -16,11 +16,11 @@ import numpy as np
 from normcore.binding import Binding
 from normcore.devices.device import Device
 from normcore.errors import ParameterError
-from normcore.kernels.accumulate import accumulate
 from normcore.graph.formats import Convert, choose
 from normcore.graph.fuse import backward_needs, chain_of, fuse
 from normcore.graph.memory import Buffer, place
 from normcore.graph.nodes import Graph, Node, Value
+from normcore.kernels.accumulate import accumulate
 from normcore.layout import logical_view, physical_shape
 from normcore.op import Shape
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from normcore.kernels.accumulate import accumulate
 from normcore.kernels import cu, cuda, epilogue, epilogue_gradient, inline, real
+from normcore.kernels.accumulate import accumulate
 from normcore.kernels.convolution import Convolution
 
 PORTION = 1 << 25  # elements of columns held at once: 128 MB of float32

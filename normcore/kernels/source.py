@@ -349,18 +349,14 @@ def _digest(module: types.ModuleType) -> str:
     todo, seen = [module], {module.__name__: module}
     while todo:
         for value in vars(todo.pop()).values():
-            name = (
-                value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
-            )
-            used = sys.modules.get(name) if isinstance(name, str) else None
-            if (
-                used is not None
-                and name not in seen
-                and name.split(".")[0] == package
-                and hasattr(used, "__file__")
-            ):
-                seen[name] = used
-                todo.append(used)
+            is_module = isinstance(value, types.ModuleType)
+            name = str(value.__name__ if is_module else getattr(value, "__module__", ""))
+            used = sys.modules.get(name)
+            if name in seen or name.split(".")[0] != package or not getattr(used, "__file__", None):
+                continue
+            assert used is not None
+            seen[name] = used
+            todo.append(used)
     total = hashlib.sha256()
     for name in sorted(seen):
         total.update(pathlib.Path(str(seen[name].__file__)).read_bytes())

@@ -115,7 +115,10 @@ def yaml(case: Case) -> str:
         {"input": list(case.shapes[0][1:]), "network": [{op.name: _plain(wanted)}], "loss": "mse"}, text
     )
     config = from_mapping(YAML(typ="safe").load(text.getvalue()))
-    got = config.network[0].op
+    (entry,) = config.network
+    got = getattr(entry, "op", None)
+    if not isinstance(got, Op):
+        raise Failed(f"written {wanted}, read back {entry}")
     if type(got) is not type(op) or _plain(got.hyperparameters()) != _plain(wanted):
         raise Failed(f"written {wanted}, read back {got.hyperparameters()}")
     return ""

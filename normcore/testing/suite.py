@@ -203,7 +203,8 @@ def _narrowed(check: Check, case: Case, detail: str) -> tuple[Case, str]:
 def _smaller(shapes: tuple[Shape, ...]) -> list[tuple[Shape, ...]]:
     """Shapes with one axis made smaller in all inputs that share its size: half first, then one less."""
     found: list[tuple[Shape, ...]] = []
-    for change in (lambda n: n // 2, lambda n: n - 1):
+    changes: tuple[Callable[[int], int], ...] = (lambda n: n // 2, lambda n: n - 1)
+    for change in changes:
         for axis in range(max(map(len, shapes))):
             sizes = {s[axis] for s in shapes if len(s) > axis}
             if len(sizes) != 1 or min(sizes) <= 1:

@@ -24,7 +24,7 @@ def reference(
     arrays: dict[str, Any] = {
         name: runner.host(a).astype(np.float64) for name, a in runner.layer.parameters.items()
     }
-    arrays |= {name: a.astype(np.float64) for name, a in runner.state.items()}
+    arrays |= {name: runner.host(a).astype(np.float64) for name, a in runner.state.items()}
     arrays["training"] = training
     t = runner.layer._binding.t
     arrays |= {"key": t.key, "call": 0, "dtype": runner.dtype}

@@ -8,7 +8,9 @@ import normcore
 from normcore.testing.samples import Sample
 
 
-@normcore.elementwise(name="add", source="He et al. 2016, arXiv:1512.03385, equation 1", shares_gradient=True, role="add")
+@normcore.elementwise(
+    name="add", source="He et al. 2016, arXiv:1512.03385, equation 1", shares_gradient=True, role="add"
+)
 class Add:
     """a + b, for two inputs of one shape."""
 

@@ -1,7 +1,5 @@
 """What the user sees while a network trains, line by line, and in a terminal."""
 
-# ruff: noqa: E501  (whole lines of output)
-
 import io
 from typing import Any
 
