@@ -17,11 +17,10 @@ from normcore.kernels import store
 class Helper:
     """A process that prepares the same training from the other end. `start` when compiling begins, then `stop`."""
 
-    def __init__(self, config: Any, device: str, dtype: str, plugin_files: tuple[str, ...] = ()):
+    def __init__(self, config: Any, dtype: str, plugin_files: tuple[str, ...] = ()):
         self._wanted = {
             "config": dict(config.resolved),
             "base": str(config.base),
-            "device": device,
             "dtype": dtype,
             "plugins": list(plugin_files),
         }
@@ -66,7 +65,7 @@ def main() -> None:
     for file in wanted["plugins"]:
         default().load_file(file)
     config = from_mapping(wanted["config"], base=wanted["base"], allow_plugins=True)
-    trainer = Trainer(Network(config, device=wanted["device"], dtype=wanted["dtype"]))
+    trainer = Trainer(Network(config, dtype=wanted["dtype"]))
     trainer.prepare(backwards=True)
 
 

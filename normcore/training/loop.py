@@ -148,9 +148,9 @@ class Trainer:
             )
         self._check_last_batch()
         before = kernel_module.statistics
-        helper = (
-            None if backwards else Helper(self.config, self.net.device.name, self.net.dtype, plugin_files())
-        )
+        # Only CPU kernels are kept on disk, where the two processes meet.
+        alone = backwards or self.net.device.name != "cpu"
+        helper = None if alone else Helper(self.config, self.net.dtype, plugin_files())
         warm_up(self.net, self.loss, self.optimizer, self._sizes(), self.observer, helper, backwards)
         after = kernel_module.statistics
         self.observer.prepared(after.compiled - before.compiled, after.seconds - before.seconds)

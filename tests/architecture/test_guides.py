@@ -7,6 +7,7 @@ behind it holds lines that the command prints (parts of each line may be left ou
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ import normcore
 from normcore import hookspecs
 from normcore.config.config import from_mapping
 from normcore.registry import Registry
+from normcore_cli.main import COMMANDS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+GUIDES = ("README.md", "plugins/README.md", "normcore/README.md")
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HOOKS = [name for name in vars(hookspecs) if name.startswith("normcore_")]
 
@@ -57,6 +60,13 @@ def squeezed(line):
     return " ".join(line.split())
 
 
+def assert_prints(block, printed):
+    """Every line of a block's output begins a printed line."""
+    lines = [squeezed(line) for line in printed.splitlines()]
+    for shown in block.output.strip().splitlines():
+        assert any(line.startswith(squeezed(shown)) for line in lines), f"{shown!r} is not in:\n{printed}"
+
+
 def commands_of(guide):
     return [b for b in blocks_of(guide) if b.language == "bash" and "venv" not in b.text]
 
@@ -74,11 +84,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("block", commands_of("plugins/README.md"), ids=lambda b: b.text.strip()[:40])
 def test_commands_of_the_plugin_guide(block, folder):
     for line in block.text.strip().splitlines():
-        printed = [squeezed(shown) for shown in run(line, folder).splitlines()]
-        for shown in block.output.strip().splitlines():
-            assert any(p.startswith(squeezed(shown)) for p in printed), f"{shown!r} is not in:\n" + "\n".join(
-                printed
-            )
+        assert_prints(block, run(line, folder))
 
 
 def test_the_diary_was_kept(folder):
@@ -144,13 +150,25 @@ def test_readme_has_the_two_lines_of_a_newcomer():
 
 
 @pytest.mark.parametrize("block", commands_of("README.md"), ids=lambda b: b.text.strip()[:40])
-def test_commands_of_the_readme(block):
+def test_commands_of_the_readme(block, tmp_path):
+    """In a folder of its own with the examples in it: training writes to runs/."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     for line in block.text.strip().splitlines():
-        printed = [squeezed(shown) for shown in run(line, ROOT).splitlines()]
-        for shown in block.output.strip().splitlines():
-            assert any(p.startswith(squeezed(shown)) for p in printed), f"{shown!r} is not in:\n" + "\n".join(
-                printed
-            )
+        assert_prints(block, run(line, tmp_path))
+
+
+def test_links_of_the_guides_lead_somewhere():
+    for guide in GUIDES:
+        text = (ROOT / guide).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert ((ROOT / guide).parent / target).exists(), f"{guide}: {target}"
+
+
+def test_commands_named_in_the_guides_exist():
+    for guide in GUIDES:
+        text = (ROOT / guide).read_text(encoding="utf-8")
+        for name in re.findall(r"`normcore ([a-z]+)\b", text):
+            assert name in COMMANDS, f"{guide}: normcore {name}"
 
 
 @pytest.mark.parametrize(
@@ -158,6 +176,4 @@ def test_commands_of_the_readme(block):
 )
 def test_python_of_the_readme(block, tmp_path):
     (tmp_path / "block.py").write_text(block.text, encoding="utf-8")
-    printed = run(f"python {tmp_path / 'block.py'}", ROOT)
-    for shown in block.output.strip().splitlines():
-        assert squeezed(shown) in {squeezed(line) for line in printed.splitlines()}
+    assert_prints(block, run(f"python {tmp_path / 'block.py'}", ROOT))
