@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from normcore_cli.main import COMMANDS
 
 import normcore
 from normcore import hookspecs
 from normcore.config.config import from_mapping
 from normcore.registry import Registry
-from normcore_cli.main import COMMANDS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GUIDES = ("README.md", "plugins/README.md", "normcore/README.md")
