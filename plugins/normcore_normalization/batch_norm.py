@@ -33,6 +33,7 @@ import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels import cpu, cu, cuda, epilogue, epilogue_gradient, inline, prange, real, wide
+from normcore.testing.samples import ErrorSample, Sample
 
 BLOCK = 4096  # values summed in the kernel's own precision before float64 takes over; 16 KB fit the L1 cache
 LINES = 128  # the same for channels last, where a line adds one value to each sum
@@ -808,6 +809,38 @@ class BatchNorm(
     backward_needs = ("x",)
     needs_batch = True
     epilogue = "input"
+    samples = (
+        Sample("odd sizes leave vector remainders", (3, 5, 7, 3)),
+        Sample("rows of features", (9, 7)),
+        Sample("one dimension, without gamma and beta", (4, 3, 5), params={"affine": False}),
+        Sample("the average of all batches", (4, 3, 5), params={"momentum": None}),
+        Sample("statistics of the batch only", (4, 3, 5), params={"track_running_stats": False}),
+    )
+    error_samples = (
+        ErrorSample("eps below 0", {"eps": -1.0}, message_contains="at least 0"),
+        ErrorSample("momentum above 1", {"momentum": 2.0}, message_contains="between 0 and 1"),
+        ErrorSample("no channels", shape=(4,), message_contains="(N, C"),
+        ErrorSample(
+            "the variance of one value", shape=(1, 4), message_contains="larger batch", training=True
+        ),
+    )
+
+    samples = (
+        Sample("feature maps; rows and channels leave vector remainders", shape=(3, 5, 4, 7)),
+        Sample("dense features", shape=(7, 6)),
+        Sample("one image: its m is the map's size", shape=(1, 3, 5, 6)),
+        Sample("sequences of prime length, no parameters", shape=(4, 3, 11), params={"affine": False}),
+        Sample("volumes", shape=(2, 3, 2, 4, 3), params={"eps": 1e-3}),
+        Sample("the average of all batches", shape=(4, 3, 5), params={"momentum": None}),
+        Sample("batch statistics in inference too", shape=(4, 3, 5), params={"track_running_stats": False}),
+        Sample("running statistics", shape=(4, 3, 5, 3), training=False),
+    )
+    error_samples = (
+        ErrorSample("one value per channel", {}, (1, 4), "more than one value per channel", training=True),
+        ErrorSample("no channel axis", {}, (4,), "(N, C)"),
+        ErrorSample("eps below 0", {"eps": -1.0}, None, "eps"),
+        ErrorSample("momentum above 1", {"momentum": 2.0}, None, "momentum"),
+    )
 
     def check(self):
         if not self.eps >= 0:

@@ -19,6 +19,7 @@ import numpy as np
 
 from normcore import Array, Op, Plan, ShapeError, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange, real, wide
+from normcore.testing.samples import ErrorSample, Sample
 
 BLOCK = 4096  # values summed in the kernel's own precision before float64 takes over
 ROWS = 256  # the same for channels last, where each row adds one value to every channel
@@ -181,6 +182,13 @@ class GlobalAvgPool(
 
     formats = ("channels_last", "channels_first")
     backward_needs = ()
+
+    samples = (
+        Sample("a map", shape=(2, 5, 3, 7)),
+        Sample("a sequence, flattened", shape=(3, 4, 9), params={"keepdims": False}),
+        Sample("a volume", shape=(2, 3, 2, 3, 4)),
+    )
+    error_samples = (ErrorSample("no map", {}, (2, 3), "spatial"),)
 
     def plan(self, x: Tensor) -> Plan:
         if len(x.shape) < 3 or 0 in x.shape[2:]:

@@ -28,6 +28,7 @@ import numpy as np
 from normcore import Array, Op, Plan, ShapeError, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange, real
 from normcore.shapes import ONE, check_padding, check_sizes, windows
+from normcore.testing.samples import ErrorSample, Sample
 
 TASKS = 64  # that share the rows of outputs, each with its own scratch; more than any desktop has threads
 PARTS = 16  # into which backward cuts samples and channels at least, where there are as many
@@ -513,6 +514,39 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
 
     formats = ("channels_last", "channels_first")
     backward_needs = ()
+
+    samples = (
+        Sample("AlexNet's overlapping windows", shape=(2, 3, 9, 11), params={"kernel_size": 3, "stride": 2}),
+        Sample("windows side by side, a remainder left out", shape=(2, 5, 7, 8), params={"kernel_size": 2}),
+        Sample(
+            "as many outputs as inputs",
+            shape=(1, 3, 6, 5),
+            params={"kernel_size": 3, "stride": 1, "padding": 1},
+        ),
+        Sample(
+            "one dimension, cut at the end", shape=(2, 3, 8), params={"kernel_size": 3, "ceil_mode": True}
+        ),
+        Sample(
+            "three dimensions, all different",
+            shape=(1, 2, 5, 6, 7),
+            params={"kernel_size": (2, 3, 1), "stride": (1, 2, 3), "padding": (1, 1, 0)},
+        ),
+        Sample("dilated", shape=(1, 2, 9, 8), params={"kernel_size": 2, "stride": 1, "dilation": 3}),
+        Sample(
+            "padding on one side", shape=(1, 2, 5, 6), params={"kernel_size": 2, "padding": ((0, 1), (1, 0))}
+        ),
+        Sample("same size", shape=(1, 2, 5, 6), params={"kernel_size": 3, "stride": 2, "padding": "same"}),
+        Sample("offsets beyond a byte", shape=(1, 2, 20, 18), params={"kernel_size": 17, "stride": 1}),
+    )
+    error_samples = (
+        ErrorSample(
+            "larger than the input", {"kernel_size": 5}, (2, 3, 4, 4), "4 + padding 0 + 0 = 4 elements"
+        ),
+        ErrorSample("padding over half", {"kernel_size": 2, "padding": 2}, (2, 3, 8, 8), "at most half"),
+        ErrorSample("no step", {"kernel_size": 2, "stride": 0}, None, "stride"),
+        ErrorSample("wrong number", {"kernel_size": (2, 2, 2)}, (2, 3, 8, 8), "kernel_size"),
+        ErrorSample("nothing to slide over", {"kernel_size": 2}, (2, 3), "spatial"),
+    )
 
     def check(self):
         check_sizes("kernel_size", self.kernel_size)
