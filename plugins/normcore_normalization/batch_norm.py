@@ -809,21 +809,6 @@ class BatchNorm(
     backward_needs = ("x",)
     needs_batch = True
     epilogue = "input"
-    samples = (
-        Sample("odd sizes leave vector remainders", (3, 5, 7, 3)),
-        Sample("rows of features", (9, 7)),
-        Sample("one dimension, without gamma and beta", (4, 3, 5), params={"affine": False}),
-        Sample("the average of all batches", (4, 3, 5), params={"momentum": None}),
-        Sample("statistics of the batch only", (4, 3, 5), params={"track_running_stats": False}),
-    )
-    error_samples = (
-        ErrorSample("eps below 0", {"eps": -1.0}, message_contains="at least 0"),
-        ErrorSample("momentum above 1", {"momentum": 2.0}, message_contains="between 0 and 1"),
-        ErrorSample("no channels", shape=(4,), message_contains="(N, C"),
-        ErrorSample(
-            "the variance of one value", shape=(1, 4), message_contains="larger batch", training=True
-        ),
-    )
 
     samples = (
         Sample("feature maps; rows and channels leave vector remainders", shape=(3, 5, 4, 7)),
