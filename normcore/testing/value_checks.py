@@ -151,7 +151,7 @@ def differences(
     numeric, jump = np.zeros(picked.size), np.zeros(picked.size)
     middle = output()
     for k, index in enumerate(picked):
-        kept = flat[index]
+        kept = float(flat[index])
         flat[index] = kept + STEP
         right = output()
         flat[index] = kept - STEP
@@ -166,7 +166,7 @@ def _against_gradient_reference(case: Case, runner: Runner, inputs: tuple[np.nda
     """For ops whose backward holds something constant: differences of op.gradient_reference(at=...)."""
     op: Any = case.op
     arrays = {name: runner.host(a) for name, a in runner.layer.parameters.items()}
-    state = {name: a.copy() for name, a in runner.state.items()}
+    state = {name: runner.host(a) for name, a in runner.state.items()}
     at = tuple(x.copy() for x in inputs)
     dy = runner.dy(run.y[0].shape)
 
