@@ -258,6 +258,40 @@ class KnowsItsBatch(Square, name="knows_its_batch"):
         return super().plan(x)
 
 
+@cpu
+def _round(x, y):
+    for n in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            y[n, i] = math.floor(x[n, i] + 0.5)
+
+
+@cpu
+def _pass_on(dy, dx):
+    for n in range(dy.shape[0]):
+        for i in range(dy.shape[1]):
+            dx[n, i] = dy[n, i]
+
+
+class RoundsSilently(Square, name="rounds_silently"):
+    """Rounds, and passes the gradient straight through without saying so."""
+
+    def forward_cpu(self, t):
+        _round[t](t.x, t.y)
+
+    def backward_cpu(self, t):
+        _pass_on[t](t.dy, t.dx)
+
+    def reference(self, x):
+        return np.floor(x + 0.5)
+
+
+class StraightThrough(RoundsSilently, name="straight_through"):
+    """The same, declared: backward is the slope of x + (rounded - x), with the bracket held constant."""
+
+    def gradient_reference(self, x, at, training):
+        return x + (np.floor(at[0] + 0.5) - at[0])
+
+
 # fault -> (the check that must catch it, words of its message)
 FAULTS = {
     WritesBeyond: ("bounds", "wrote 0 bytes behind the end"),
@@ -275,6 +309,7 @@ FAULTS = {
     AcceptsAnything: ("errors", "was accepted"),
     WrongMessage: ("errors", "does not contain"),
     WrongValue: ("value", "expected"),
+    RoundsSilently: ("gradients", "central differences give"),
     NeedsSamples: ("samples", "strength"),
     KnowsItsBatch: ("empty_batch", "no samples"),
 }

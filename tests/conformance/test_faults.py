@@ -39,6 +39,10 @@ def test_an_op_without_fault_passes():
     assert report.ok
 
 
+def test_what_backward_holds_constant_is_declared():
+    assert normcore.testing.check_one(faulty.StraightThrough, "gradients").status == "passed"
+
+
 def test_the_smallest_failing_input_is_named():
     outcome = normcore.testing.check_one(faulty.WrongGradient, "gradients")
     assert outcome.shapes == ((1, 1),)
