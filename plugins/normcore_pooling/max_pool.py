@@ -31,6 +31,7 @@ from normcore.shapes import ONE, check_padding, check_sizes, windows
 from normcore.testing.samples import ErrorSample, Sample
 
 TASKS = 64  # that share the rows of outputs, each with its own scratch; more than any desktop has threads
+SMALL = 4096  # positions of a map that is pooled all at once: with its scratch it stays in the L1 cache
 PARTS = 16  # into which backward cuts samples and channels at least, where there are as many
 TAP = np.uint8  # type of a tap's offset; wider in kernels made for windows of more than 256 taps
 
@@ -219,6 +220,70 @@ def _forward_planes(x, y, arg, v, vi, kernel, stride, before, dilation):
 
 
 @inline
+def down_flat(x, v, vi, count, apart, step):
+    """Maxima of x[i], x[i + apart], ... (`count` of them, taps `step` apart) for every i; x, v, vi flat."""
+    k = 1
+    if count >= 3:
+        down_three(x, x[apart:], x[2 * apart :], v, vi, 0, step)
+        k = 3
+    elif count == 2:
+        down_two(x, x[apart:], v, vi, 0, step)
+        k = 2
+    else:
+        down_one(x, v, vi, 0)
+    while k < count:
+        down_more(x[k * apart :], v, vi, k * step)
+        k += 1
+
+
+@inline
+def across_flat(v, vi, u, ui, count, apart):
+    """The same across, from v, vi."""
+    k = 1
+    if count >= 3 and apart == 1:
+        best_three(v, v[1:], v[2:], vi, vi[1:], vi[2:], u, ui)
+        k = 3
+    elif count == 2:
+        best_two(v, v[apart:], vi, vi[apart:], u, ui)
+        k = 2
+    else:
+        best_one(v, vi, 0, u, ui)
+    while k < count:
+        best_more(v[k * apart :], vi[k * apart :], k, u, ui)
+        k += 1
+
+
+@inline
+def pick_row(u, ui, y, arg, start, stride):
+    s, step = np.uint64(start), np.uint64(stride)
+    for o in range(y.size):
+        y[o] = u[s + np.uint64(o) * step]
+        arg[o] = ui[s + np.uint64(o) * step]
+
+
+@cpu
+def _forward_small_planes(x, y, arg, v, vi, width, kernel, stride, dilation):
+    """Unpadded 2-D windows on small maps, x (P, H * W), y (P, OH, OW): v, vi (tasks, 2, H * W).
+
+    Rows of a small map are too short for vectors. So every position is treated as if a window started there,
+    the whole map in one loop, and the outputs are picked from that.
+    """
+    planes = x.shape[0]
+    tasks = v.shape[0]
+    step = (planes + tasks - 1) // tasks
+    below = x.shape[1] - (kernel[1] - 1) * dilation[1] * width
+    beside = below - (kernel[2] - 1) * dilation[2]
+    for task in prange(tasks):
+        a, ai = v[task, 0, :below], vi[task, 0, :below]
+        b, bi = v[task, 1, :beside], vi[task, 1, :beside]
+        for p in range(task * step, min(planes, task * step + step)):
+            down_flat(x[p], a, ai, kernel[1], dilation[1] * width, kernel[2])
+            across_flat(a, ai, b, bi, kernel[2], dilation[2])
+            for oh in range(y.shape[1]):
+                pick_row(b, bi, y[p, oh], arg[p, oh], oh * stride[1] * width, stride[2])
+
+
+@inline
 def clear(x):
     for i in range(x.size):
         x[i] = real(0)
@@ -283,6 +348,21 @@ def best_three(p, q, r, pi, qi, ri, y, arg):
 
 
 @inline
+def best_four(p, q, r, s, y, arg):
+    """A window of 2 x 2 in one pass, taps in order."""
+    for c in range(y.size):
+        t = better(q[c], p[c])
+        m = q[c] if t else p[c]
+        a = TAP(1) if t else TAP(0)
+        t = better(r[c], m)
+        m = r[c] if t else m
+        a = TAP(2) if t else a
+        t = better(s[c], m)
+        y[c] = s[c] if t else m
+        arg[c] = TAP(3) if t else a
+
+
+@inline
 def across_positions(v, vi, y, arg, kernel, stride, before, dilation):
     """y, arg (OW, C) from v, vi (W, C)."""
     lo, hi = whole_windows(v.shape[0], y.shape[0], kernel, stride, before, dilation)
@@ -307,12 +387,14 @@ def across_positions(v, vi, y, arg, kernel, stride, before, dilation):
 
 
 @cpu
-def _forward_positions(x, y, arg, v, vi, v_rows, vi_rows, kernel, stride, before, dilation):
-    """x (N, D, H, W * C); v, vi (tasks, W, C) scratch, the same as rows (tasks, W * C)."""
+def _forward_positions(x, x_rows, y, arg, v, vi, v_rows, vi_rows, kernel, stride, before, dilation):
+    """x (N, D, H, W, C), v, vi (tasks, W, C) scratch; the same as rows, W * C together."""
     batch, depth, height, _, _ = y.shape
     rows = batch * depth * height
     tasks = v.shape[0]
     step = (rows + tasks - 1) // tasks
+    lo, hi = whole_windows(x.shape[3], y.shape[3], kernel[2], stride[2], before[2], dilation[2])
+    square = kernel[0] == 1 and kernel[1] == 2 and kernel[2] == 2 and lo == 0 and hi == y.shape[3]
     for task in prange(tasks):
         for j in range(task * step, min(rows, task * step + step)):
             oh = j % height
@@ -320,7 +402,15 @@ def _forward_positions(x, y, arg, v, vi, v_rows, vi_rows, kernel, stride, before
             n = j // height // depth
             d0 = od * stride[0] - before[0]
             h0 = oh * stride[1] - before[1]
-            down(x[n], v_rows[task], vi_rows[task], d0, h0, kernel, dilation)
+            h1 = h0 + dilation[1]
+            if square and h0 >= 0 and h1 < x.shape[2]:
+                for o in range(y.shape[3]):
+                    w = o * stride[2]
+                    z = w + dilation[2]
+                    p, q = x[n, d0, h0], x[n, d0, h1]
+                    best_four(p[w], p[z], q[w], q[z], y[n, od, oh, o], arg[n, od, oh, o])
+                continue
+            down(x_rows[n], v_rows[task], vi_rows[task], d0, h0, kernel, dilation)
             across_positions(
                 v[task], vi[task], y[n, od, oh], arg[n, od, oh], kernel[2], stride[2], before[2], dilation[2]
             )
@@ -583,7 +673,9 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
             kind for kind in ("uint8", "uint16", "uint32") if taps <= 1 << 8 * np.dtype(kind).itemsize
         )
         tasks = max(1, min(TASKS, x.shape[0] * out[0] * out[1]))
-        row = found[2].size * x.shape[1]  # channels last needs a row of all channels, channels first less
+        row = found[2].size * x.shape[1]  # channels last needs a row of all channels
+        if _small(found):
+            row = max(row, 2 * found[1].size * found[2].size)
         y = {"y": Tensor(shape, x.dtype), "indices": Tensor(shape, "int64")} if self.return_indices else shape
         return Plan(
             y=y,
@@ -603,14 +695,21 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
         if not arg.size:
             return
         constants = {"TAP": arg.dtype.type}
-        if g.first:
-            v, vi = t.v.reshape(-1, g.x[-1])[:TASKS], t.vi.reshape(-1, g.x[-1])[:TASKS]
-            _forward_planes.with_constants(**constants)[t](t.x.reshape(g.x), y, arg, v, vi, *g.window)
+        if g.small:
+            size = g.x[2] * g.x[3]
+            scratch = (_cut(t.v, 2, size), _cut(t.vi, 2, size))
+            forward = _forward_small_planes.with_constants(**constants)
+            x, flat = t.x.reshape(g.x[0], size), (g.y[0], *g.y[2:])
+            forward[t](x, y.reshape(flat), arg.reshape(flat), *scratch, g.x[3], *g.window[:2], g.window[3])
+        elif g.first:
+            scratch = (_cut(t.v, g.x[-1]), _cut(t.vi, g.x[-1]))
+            _forward_planes.with_constants(**constants)[t](t.x.reshape(g.x), y, arg, *scratch, *g.window)
         else:
-            row = g.x[-2] * g.x[-1]
-            scratch = [a.reshape(-1, *s) for s in (g.x[-2:], (row,)) for a in (t.v, t.vi)]
-            x = t.x.reshape(*g.x[:-2], row)
-            _forward_positions.with_constants(**constants)[t](x, y, arg, *scratch, *g.window)
+            width, channels = g.x[-2:]
+            v, vi = _cut(t.v, width, channels), _cut(t.vi, width, channels)
+            rows = (_cut(t.v, width * channels), _cut(t.vi, width * channels))
+            x, x_rows = t.x.reshape(g.x), t.x.reshape(*g.x[:-2], width * channels)
+            _forward_positions.with_constants(**constants)[t](x, x_rows, y, arg, v, vi, *rows, *g.window)
         if self.return_indices:
             _flat_indices[t](t.arg.reshape(g.y5), t.indices.reshape(g.y5), *g.map, *g.window)
 
@@ -683,6 +782,7 @@ class _Geometry:
         size = tuple(w.size for w in found)
         self.x = (*outer, *size, *inner)
         self.y = (*outer, *(w.out for w in found), *inner)
+        self.small = self.first and _small(found)
         one = (1,) if self.first else ()
         self.x5, self.y5 = (*self.x, *one), (*self.y, *one)
         self.map = size[1:]
@@ -698,6 +798,20 @@ class _Geometry:
         apart = 1 if self.first else shape[-1]
         self.reach = (_offsets(taps, size) * apart).astype(np.uint64)
         self.starts = (_offsets(starts, size) * apart).astype(np.uint64)
+
+
+def _cut(scratch, *shape):
+    """A flat array as scratch of this shape for as many tasks as it holds."""
+    size = math.prod(shape)
+    tasks = min(TASKS, scratch.size // size)
+    return scratch[: tasks * size].reshape(tasks, *shape)
+
+
+def _small(found):
+    """Whether treating every position of a map, at most four times too many, beats going row by row."""
+    _, h, w = found
+    whole = not any(v.before or (v.out - 1) * v.stride + v.span > v.size for v in found)
+    return found[0] == ONE and whole and h.stride * w.stride <= 4 and h.size * w.size <= SMALL
 
 
 def _offsets(places, size):
