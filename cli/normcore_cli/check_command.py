@@ -39,7 +39,7 @@ def command(
 
     def show(outcome: Any) -> None:
         detail = f"  {outcome.detail}" if outcome.detail else ""
-        click.echo(f"  {outcome.check:{wide}}  {outcome.status:7}{detail}", file=shown)
+        click.echo(f"  {outcome.check:{wide}}  {outcome.status:7}{detail}".rstrip(), file=shown)
         if outcome.status == "failed" and outcome.shapes:
             shapes = ", ".join(map(str, outcome.shapes))
             sample = f" ({outcome.sample})" if outcome.sample else ""
