@@ -14,5 +14,6 @@ def normcore_ops():
     from normcore_basic.multiply import Multiply
     from normcore_basic.permute import Permute
     from normcore_basic.reshape import Reshape
+    from normcore_basic.scale import Scale
 
-    return [Add, Concat, Conv, Dense, Dropout, Flatten, Multiply, Permute, Reshape]
+    return [Add, Concat, Conv, Dense, Dropout, Flatten, Multiply, Permute, Reshape, Scale]

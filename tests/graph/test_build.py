@@ -82,3 +82,10 @@ def test_named_inputs_replace_the_layer_before():
 def test_what_does_not_fit_is_explained(network, said):
     with pytest.raises(ConfigError, match=said):
         paths(network)
+
+
+def test_a_residuals_scale_damps_its_body():
+    network = [{"residual": {"body": ["relu"], "scale": 0.25}}]
+    net = Network.from_mapping({"input": [3, 4, 4], "network": network, "loss": "mse"})
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
+    np.testing.assert_allclose(net.forward(x), x + 0.25 * np.maximum(x, 0), rtol=1e-6)
