@@ -1,0 +1,144 @@
+"""Max pooling's scalar mathematics and rows: a row of outputs is the maximum down the rows it covers, then across."""
+
+import numpy as np
+
+from normcore.kernels import inline
+
+TAP = np.uint8  # type of a tap's offset; wider in kernels made for windows of more than 256 taps
+
+
+@inline
+def better(value, best):
+    """Whether value takes over as the maximum: it is larger, or NaN."""
+    return (value > best) | (value != value)
+
+
+@inline
+def whole_windows(size, out, kernel, stride, before, dilation):
+    """The range of windows that lie inside the input from first to last tap."""
+    lo = min(out, (before + stride - 1) // stride)
+    rest = size + before - (kernel - 1) * dilation - 1
+    hi = rest // stride + 1 if rest >= 0 else 0
+    return lo, max(lo, min(out, hi))
+
+
+# Down: whole rows of x, contiguous and as long as they are, into the scratch v with the tap in vi. Across:
+# the columns of v. Between equal values the offset decides: the first in row-major order wins.
+
+
+@inline
+def first_of(value, tap, best, best_tap):
+    """Whether value takes over across columns."""
+    return better(value, best) | ((value == best) & (tap < best_tap))
+
+
+@inline
+def down_one(x, v, vi, tap):
+    k = TAP(tap)
+    for i in range(v.size):
+        v[i] = x[i]
+        vi[i] = k
+
+
+@inline
+def down_two(p, q, v, vi, tap, next_tap):
+    k = TAP(tap)
+    k1 = TAP(next_tap)
+    for i in range(v.size):
+        t = better(q[i], p[i])
+        v[i] = q[i] if t else p[i]
+        vi[i] = k1 if t else k
+
+
+@inline
+def down_three(p, q, r, v, vi, tap, step):
+    k = TAP(tap)
+    k1 = TAP(tap + step)
+    k2 = TAP(tap + step + step)
+    for i in range(v.size):
+        t = better(q[i], p[i])
+        m = q[i] if t else p[i]
+        a = k1 if t else k
+        t = better(r[i], m)
+        v[i] = r[i] if t else m
+        vi[i] = k2 if t else a
+
+
+@inline
+def down_more(x, v, vi, tap):
+    k = TAP(tap)
+    for i in range(v.size):
+        t = better(x[i], v[i])
+        v[i] = x[i] if t else v[i]
+        vi[i] = k if t else vi[i]
+
+
+@inline
+def down(x, v, vi, d0, h0, kernel, dilation):
+    """Maxima of the rows x (D, H, W) that a window starting at d0, h0 covers; v, vi (W,), W with any
+    channels."""
+    first = max(0, (-h0 + dilation[1] - 1) // dilation[1])
+    last = min(kernel[1], (x.shape[1] - h0 + dilation[1] - 1) // dilation[1])
+    fresh = True
+    for kd in range(kernel[0]):
+        d = d0 + kd * dilation[0]
+        if 0 <= d < x.shape[0]:
+            k = first
+            if fresh:
+                h = h0 + k * dilation[1]
+                tap = (kd * kernel[1] + k) * kernel[2]
+                if last - k >= 3:
+                    down_three(
+                        x[d, h], x[d, h + dilation[1]], x[d, h + 2 * dilation[1]], v, vi, tap, kernel[2]
+                    )
+                    k += 3
+                elif last - k == 2:
+                    down_two(x[d, h], x[d, h + dilation[1]], v, vi, tap, tap + kernel[2])
+                    k += 2
+                else:
+                    down_one(x[d, h], v, vi, tap)
+                    k += 1
+                fresh = False
+            while k < last:
+                down_more(x[d, h0 + k * dilation[1]], v, vi, (kd * kernel[1] + k) * kernel[2])
+                k += 1
+
+
+@inline
+def best_one(v, vi, tap, y, arg):
+    k = TAP(tap)
+    for c in range(y.size):
+        y[c] = v[c]
+        arg[c] = TAP(vi[c] + k)
+
+
+@inline
+def best_two(p, q, pi, qi, y, arg):
+    for c in range(y.size):
+        a = TAP(qi[c] + TAP(1))
+        t = first_of(q[c], a, p[c], pi[c])
+        y[c] = q[c] if t else p[c]
+        arg[c] = a if t else pi[c]
+
+
+@inline
+def best_three(p, q, r, pi, qi, ri, y, arg):
+    for c in range(y.size):
+        a = TAP(qi[c] + TAP(1))
+        t = first_of(q[c], a, p[c], pi[c])
+        m = q[c] if t else p[c]
+        mi = a if t else pi[c]
+        a = TAP(ri[c] + TAP(2))
+        t = first_of(r[c], a, m, mi)
+        y[c] = r[c] if t else m
+        arg[c] = a if t else mi
+
+
+@inline
+def best_more(v, vi, tap, y, arg):
+    k = TAP(tap)
+    for c in range(y.size):
+        a = TAP(vi[c] + k)
+        t = first_of(v[c], a, y[c], arg[c])
+        y[c] = v[c] if t else y[c]
+        arg[c] = a if t else arg[c]
