@@ -104,6 +104,9 @@ class Kernel:
         self.__doc__ = doc
         self.__name__ = function.name
         self._ready: dict[Variant, Any] = {}
+        self._opening: dict[
+            Variant, Callable[..., None]
+        ] = {}  # what makes a variant ready at its first launch
         self._specialized: dict[tuple[tuple[str, Any], ...], Kernel] = {}
 
     def with_constants(self, **constants: Any) -> "Kernel":
@@ -137,6 +140,12 @@ class Kernel:
         return writer.write(self.function)
 
     def _first(self, variant: Variant) -> Callable[..., None]:
+        opening = self._opening.get(variant)
+        if opening is None:
+            opening = self._opening[variant] = self._open(variant)
+        return opening
+
+    def _open(self, variant: Variant) -> Callable[..., None]:
         module = store.load(self.__name__.strip("_"), self.text(variant), variant.compiled)
         if not variant.compiled:
             self._ready[variant] = module.kernel

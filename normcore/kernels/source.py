@@ -20,7 +20,7 @@ import types
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from normcore.errors import PluginError
@@ -62,6 +62,13 @@ class Function:
             self._read()
         assert self._text is not None
         return self._text
+
+    @cached_property
+    def definition(self) -> ast.FunctionDef:
+        """The text's syntax tree; one helper stands in many kernels."""
+        definition = ast.parse(self.text).body[0]
+        assert isinstance(definition, ast.FunctionDef)
+        return definition
 
     @property
     def namespace(self) -> Mapping[str, Any]:
@@ -206,9 +213,7 @@ class Writer:
         if id(function) in self._names:
             return self._names[id(function)]
         name = self._claim(function.name, function)
-        tree = ast.parse(function.text)
-        definition = tree.body[0]
-        assert isinstance(definition, ast.FunctionDef)
+        definition = function.definition
         edits: list[tuple[int, int, int, str]] = []
         if name != function.name:
             column = definition.col_offset + len("def ")
