@@ -4,6 +4,7 @@ A class decorated with @elementwise holds, besides its docstring and its paramet
     forward(x, *parameters)         the value of one element
     derivative(x, y, *parameters)   dy/dx; it may use the input x, the output y, or both
 Two inputs are declared by naming them, forward(a, b), with derivative_a(a, b, y) and derivative_b(a, b, y).
+Beside them may stand reference(x, *parameters) in NumPy and in_torch(torch, x, *parameters), for tests and benches.
 A parameter of a Literal type selects functions instead of being passed: forward_<value>, derivative_<value>.
 
 A Chain is a sequence of such functions that runs as one pass over memory. Its gradient recomputes the inner values
@@ -78,6 +79,7 @@ class ElementwiseOp(Op):
     is_elementwise: ClassVar[bool] = True
     choice: ClassVar[str] = ""
     reference_function: ClassVar[Callable[..., Any] | None] = None
+    torch_function: ClassVar[Callable[..., Any] | None] = None
 
     def stages(self) -> tuple[tuple[Scalars, tuple[float, ...]], ...]:
         """Scalar functions with the values of their parameters."""
@@ -135,6 +137,15 @@ class ElementwiseOp(Op):
             return super().reference(*inputs, **arrays)
         return self.reference_function(*inputs, **self.hyperparameters())
 
+    def in_torch(self, torch: Any, *inputs: Any, training: bool, **arrays: Any) -> Any:
+        if self.torch_function is None:
+            return super().in_torch(torch, *inputs, training=training, **arrays)
+        return self.torch_function(torch, *inputs, **self.hyperparameters())
+
+    @classmethod
+    def has_torch(cls) -> bool:
+        return cls.torch_function is not None
+
 
 class FusedChain(ElementwiseOp, name="fused_chain"):
     """Several elementwise ops in one pass; made by the graph's fusion, not by users."""
@@ -190,11 +201,13 @@ def elementwise(
         "inputs": first.inputs,
         "definition": definition,
         **{key: members[key] for key in hints if key in members},
-        **{key: members[key] for key in ("samples", "error_samples", "check") if key in members},
+        **{key: members[key] for key in ("samples", "error_samples", "benchmarks", "check") if key in members},
         **attributes,
     }
     if "reference" in members:
         namespace["reference_function"] = staticmethod(members["reference"])
+    if "in_torch" in members:
+        namespace["torch_function"] = staticmethod(members["in_torch"])
     extra: dict[str, Any] = {"name": op_name, "aliases": aliases, "source": source}
     return type(definition.__name__, (ElementwiseOp,), namespace, **extra)
 

@@ -142,6 +142,7 @@ class Op(Component):
     is_view: ClassVar[bool] = False  # y is x's memory under another shape: the engine makes no copy
     samples: ClassVar[tuple[Any, ...]] = ()
     error_samples: ClassVar[tuple[Any, ...]] = ()
+    benchmarks: ClassVar[tuple[Any, ...]] = ()  # Samples at the sizes users meet, for `normcore bench`
 
     def __init_subclass__(
         cls,
@@ -166,6 +167,19 @@ class Op(Component):
 
     def reference(self, *inputs: Any, **arrays: Any) -> Any:
         raise PluginError(f"op {self.name!r} has no float64 reference; `normcore check` needs one")
+
+    def in_torch(self, torch: Any, *inputs: Any, training: bool, **arrays: Any) -> Any:
+        """The same op in PyTorch, for the peer tests and `normcore bench --against torch`.
+
+        torch: the module. inputs: logical torch tensors of any device, dtype and memory format. arrays: parameters
+        and state by name, as torch tensors; state may be written. Returns the output, or a tuple of outputs.
+        An op that PyTorch does not have leaves this out.
+        """
+        raise PluginError(f"op {self.name!r} names no counterpart in PyTorch (method in_torch)")
+
+    @classmethod
+    def has_torch(cls) -> bool:
+        return cls.in_torch is not Op.in_torch
 
     @classmethod
     def has_cuda(cls) -> bool:
