@@ -173,7 +173,8 @@ class Op(Component):
 
         torch: the module. inputs: logical torch tensors of any device, dtype and memory format. arrays: parameters
         and state by name, as torch tensors; state may be written. Returns the output, or a tuple of outputs.
-        An op that PyTorch does not have leaves this out.
+        An op that PyTorch does not have leaves this out; for parameters that PyTorch lacks it raises
+        NotImplementedError with the reason.
         """
         raise PluginError(f"op {self.name!r} names no counterpart in PyTorch (method in_torch)")
 

@@ -84,6 +84,12 @@ class Concat(Op, name="concat", source="Szegedy et al. 2015, arXiv:1409.4842"):
         Sample("a spatial axis", shapes=((2, 3, 4, 5), (2, 3, 2, 5)), params={"axis": 2}),
         Sample("the last axis, counted from the end", shapes=((2, 3, 4), (2, 3, 2)), params={"axis": -1}),
     )
+    benchmarks = (
+        Sample(
+            "an inception block's four paths",
+            shapes=((32, 64, 28, 28), (32, 128, 28, 28), (32, 32, 28, 28), (32, 32, 28, 28)),
+        ),
+    )
     error_samples = (
         ErrorSample("other axes differ", shape=((2, 3, 4), (2, 3, 5)), message_contains="axis 2"),
         ErrorSample("the batch", {"axis": 0}, None, "axis"),
@@ -138,3 +144,6 @@ class Concat(Op, name="concat", source="Szegedy et al. 2015, arXiv:1409.4842"):
 
     def reference(self, *xs, **arrays):
         return np.concatenate(xs, axis=self.axis)
+
+    def in_torch(self, torch, *xs, training, **arrays):
+        return torch.cat(xs, self.axis)

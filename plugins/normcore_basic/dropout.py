@@ -126,6 +126,7 @@ class Dropout(Op, name="dropout", source="Srivastava et al. 2014, JMLR 15"):
     backward_needs = ()
     stochastic = True
 
+    benchmarks = (Sample("feature maps", shape=(32, 96, 55, 55)),)
     samples = (
         Sample("the usual half", shape=(3, 5, 4, 7)),
         Sample("more than one group of the generator", shape=(4, 3, 50), params={"p": 0.2}),
@@ -187,3 +188,6 @@ class Dropout(Op, name="dropout", source="Srivastava et al. 2014, JMLR 15"):
             return x.copy()
         kept = uniform(int(key), x.shape, "float32", call).astype(np.float64) >= self.p
         return np.where(kept, x, 0.0 * x) / (1.0 - self.p if self.p < 1 else 1.0)
+
+    def in_torch(self, torch, x, *, training, **arrays):
+        return torch.nn.functional.dropout(x, self.p, training)

@@ -84,6 +84,10 @@ class Permute(Op, name="permute"):
         Sample("rows stay whole", shape=(2, 3, 4, 5), params={"dims": (0, 2, 1, 3)}),
         Sample("everything turned round", shape=(2, 3, 4, 2, 3), params={"dims": (0, 4, 3, 2, 1)}),
     )
+    benchmarks = (
+        Sample("feature maps to channels last", shape=(32, 96, 55, 55), params={"dims": (0, 2, 3, 1)}),
+        Sample("the heads of attention", shape=(32, 512, 8, 64), params={"dims": (0, 2, 1, 3)}),
+    )
     error_samples = (
         ErrorSample("an axis twice", {"dims": (0, 1, 1)}, None, "each axis once"),
         ErrorSample("wrong number of axes", {"dims": (0, 2, 1)}, (2, 3, 4, 5), "4 axes"),
@@ -133,6 +137,9 @@ class Permute(Op, name="permute"):
         for place in np.ndindex(*x.shape):
             y[tuple(place[d] for d in self.dims)] = x[place]
         return y
+
+    def in_torch(self, torch, x, *, training, **arrays):
+        return x.permute(*self.dims).contiguous()
 
 
 def _merge(shape, dims):

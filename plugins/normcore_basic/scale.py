@@ -15,6 +15,7 @@ class Scale:
 
     factor: float = 1.0
 
+    benchmarks = (Sample("a residual block's damping", shape=(32, 96, 55, 55), params={"factor": 0.2}),)
     samples = (
         Sample("a residual block's damping", shape=(3, 4, 5), params={"factor": 0.2}),
         Sample("a change of sign", shape=(2, 3), params={"factor": -3.0}),
@@ -27,4 +28,7 @@ class Scale:
         return factor
 
     def reference(x, factor):
+        return x * factor
+
+    def in_torch(torch, x, factor):
         return x * factor
