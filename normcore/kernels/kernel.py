@@ -25,16 +25,17 @@ class Variant:
     parallel: bool = True
     compiled: bool = True
     chain: Any = None  # normcore.elementwise_ops.Chain fused into the kernel, or None
+    storage: str = ""  # "float16" or "bfloat16" where arrays hold less than dtype, which is then the arithmetic's
 
 
 _variants: dict[tuple[Any, ...], Variant] = {}
 
 
-def variant(dtype: str, parallel: bool = True, chain: Any = None) -> Variant:
+def variant(dtype: str, parallel: bool = True, chain: Any = None, storage: str = "") -> Variant:
     """The one Variant of these properties; `chain` must be hashable by value."""
-    key = (dtype, parallel, compiling(), chain)
+    key = (dtype, parallel, compiling(), chain, storage)
     if key not in _variants:
-        _variants[key] = Variant(dtype, parallel, key[2], chain)
+        _variants[key] = Variant(dtype, parallel, key[2], chain, storage)
     return _variants[key]
 
 
@@ -110,7 +111,7 @@ class Kernel:
         self._specialized: dict[tuple[tuple[str, Any], ...], Kernel] = {}
 
     def with_constants(self, **constants: Any) -> "Kernel":
-        """The same kernel with these module-level names as compile-time constants."""
+        """The same kernel with numbers or @inline functions in place of these module-level names."""
         key = tuple(constants.items())
         made = self._specialized.get(key)
         if made is None:

@@ -149,7 +149,7 @@ class Writer:
     dtype: str
     target: str  # "cpu" or "cuda"
     math_functions: Mapping[str, Any] = field(default_factory=dict)  # math name -> helper, on the CPU
-    constants: Mapping[str, Any] = field(default_factory=dict)  # overrides for module-level names
+    constants: Mapping[str, Any] = field(default_factory=dict)  # numbers and functions in place of module-level names
     placeholders: Mapping[str, Function] = field(default_factory=dict)  # epilogue and the like
     parallel: bool = True
 
@@ -278,7 +278,8 @@ class Writer:
 
     def _resolve(self, name: str, function: Function) -> str:
         if name in self.constants:
-            return self._constant(name, self.constants[name])
+            value = self.constants[name]
+            return self._emit(value) if isinstance(value, Function) else self._constant(name, value)
         if name in self.placeholders:
             return self._emit(self.placeholders[name])
         if name in ("real", "wide", "prange", "cu"):

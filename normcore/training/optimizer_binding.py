@@ -12,7 +12,8 @@ from normcore.devices.device import Device
 from normcore.errors import NumbersError, ParameterError, nearest
 from normcore.kernels import variant
 from normcore.parameters import ParameterStore
-from normcore.training.optimizers import CHUNK, Optimizer, square_sums, square_sums_cuda
+from normcore.training.optimizers import CHUNK, Optimizer
+from normcore.training.optimizers.norm import square_sums, square_sums_cuda
 
 
 class OptimizerBinding:

@@ -7,7 +7,7 @@ from normcore.devices import device as devices
 from normcore.errors import NumbersError, ParameterError
 from normcore.parameters import ParameterStore
 from normcore.training.optimizer_binding import OptimizerBinding
-from normcore.training.optimizers import Adam, AdamW, Sgd
+from normcore.training.optimizers import Adagrad, Adam, AdamW, RmsProp, Sgd
 
 from . import small
 
@@ -27,6 +27,11 @@ CASES = [
     Sgd(lr=0.1, momentum=0.9, dampening=0.3, weight_decay=0.1),
     Adam(lr=0.01, weight_decay=0.02),
     AdamW(lr=0.01, weight_decay=0.2, betas=(0.8, 0.99)),
+    RmsProp(weight_decay=0.1),
+    RmsProp(lr=0.02, alpha=0.9, momentum=0.8),
+    RmsProp(centered=True, eps=1e-3),
+    RmsProp(lr=0.02, alpha=0.9, momentum=0.8, centered=True, eps=1e-3),
+    Adagrad(lr=0.1, lr_decay=0.2, weight_decay=0.1, initial_accumulator_value=0.3),
 ]
 
 
@@ -37,7 +42,13 @@ def test_ten_steps_like_torch(optimizer):
     store = make_store()
     bound = OptimizerBinding(optimizer, store, devices.get("cpu"))
     peers = {k: torch.tensor(v.copy(), requires_grad=True) for k, v in store.parameters.items()}
-    names = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    names = {
+        "sgd": torch.optim.SGD,
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "rmsprop": torch.optim.RMSprop,
+        "adagrad": torch.optim.Adagrad,
+    }
     values = {k: v for k, v in optimizer.hyperparameters().items() if k != "no_decay"}
     peer = names[optimizer.name](peers.values(), **values)
     rng = np.random.default_rng(1)
