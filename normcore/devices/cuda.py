@@ -11,6 +11,7 @@ With NUMBA_ENABLE_CUDASIM=1 the device is a simulator that needs no GPU and no C
 import ctypes
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -140,6 +141,8 @@ class Cuda:
             return value
         if hasattr(value, "detach"):
             value = value.detach()  # PyTorch gives no interface to tensors that require a gradient
+            if str(value.dtype) == "torch.bfloat16":  # nor to these: their bits, see normcore/storage.py
+                return self.adopt(value.view(sys.modules["torch"].int16)).view(np.uint16)
         with self.stream:
             if hasattr(value, "__cuda_array_interface__"):
                 return self._cupy.asarray(value)
@@ -158,6 +161,21 @@ class Cuda:
     def free_memory(self) -> int:
         free, _ = self._cupy.cuda.runtime.memGetInfo()
         return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
+
+    def describe(self) -> dict[str, Any]:
+        """What a measurement must say about the GPU it was made on."""
+        runtime = self._cupy.cuda.runtime
+        properties = runtime.getDeviceProperties(self._cupy.cuda.Device().id)
+        version = runtime.driverGetVersion()
+        return {
+            "gpu": self.title,
+            "driver_cuda": f"{version // 1000}.{version % 1000 // 10}",
+            "multiprocessors": properties["multiProcessorCount"],
+            "gpu_memory_bytes": int(properties["totalGlobalMem"]),
+            "gpu_l2_bytes": int(properties["l2CacheSize"]),
+            "cupy": self._cupy.__version__,
+            **_gpu_state(),
+        }
 
     def measure(self, call: Callable[[], Any], repeats: int) -> float:
         """Seconds a call takes when it runs `repeats` times in a row, by the device's own clock."""
@@ -209,6 +227,23 @@ class Cuda:
             found = self._numba.from_cuda_array_interface(interface, owner=None, sync=False)
             self._views[key] = found
         return found
+
+
+def _gpu_state() -> dict[str, str]:
+    """Driver, clocks, temperature and what throttles, as nvidia-smi has them; empty without it."""
+    fields = {
+        "driver": "driver_version",
+        "gpu_clock": "clocks.sm",
+        "gpu_memory_clock": "clocks.mem",
+        "gpu_temperature": "temperature.gpu",
+        "gpu_throttled": "clocks_throttle_reasons.active",
+    }
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields.values())}", "--format=csv,noheader", "--id=0"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return dict(zip(fields, (value.strip() for value in done.stdout.split(",")), strict=False))
 
 
 def _installed(module: str) -> bool:

@@ -128,6 +128,16 @@ def kernel_arguments(arguments: tuple[Any, ...], real: Callable[[float], Any]) -
 class Simulator(StandIn):
     """See normcore.devices.device.Device."""
 
+    def describe(self) -> dict[str, Any]:
+        return {"gpu": self.title}
+
+    def measure(self, call: Callable[[], Any], repeats: int) -> float:
+        """Seconds of this processor: they say nothing about a GPU."""
+        started = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        return (time.perf_counter() - started) / repeats
+
     def launcher(self, kernel: Any, extent: Any, dtype: str) -> Callable[..., None]:
         text = kernel_text(kernel.py_func)
         if isinstance(extent, tuple):

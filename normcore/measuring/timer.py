@@ -8,9 +8,11 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+WARM_UP = 12  # calls at most, until two in a row take the same time
+STABLE = 0.1  # by which two calls in a row may differ once warm
 QUIET_SHARE = 0.08  # of one core: what others may use in a round that counts
 LEAST_SECONDS = 0.004  # a candidate's calls are repeated to last at least this long in a round
 LEAST_ROUNDS = 5
@@ -32,30 +34,45 @@ class Timing:
         quarter = len(values) // 4
         return (values[-1 - quarter] - values[quarter]) / 2 / self.median(name)
 
+    def interval(self, name: str) -> tuple[float, float]:
+        """(lower, upper) of the median's 95 % interval."""
+        low, _, high = median_interval(self.rounds[name])
+        return low, high
+
     def ratio(self, name: str, over: str) -> tuple[float, float, float]:
         """(lower, median, upper) of time(name) / time(over): how many times faster `over` is; 95 % interval."""
-        values = sorted(a / b for a, b in zip(self.rounds[name], self.rounds[over], strict=True))
-        n = len(values)
-        reach = 0.98 * math.sqrt(n)  # 1.96 standard deviations of a median's rank, sqrt(n) / 2 each
-        low = max(0, math.floor((n - 1) / 2 - reach))
-        high = min(n - 1, math.ceil((n - 1) / 2 + reach))
-        return values[low], statistics.median(values), values[high]
+        return median_interval([a / b for a, b in zip(self.rounds[name], self.rounds[over], strict=True)])
+
+
+def median_interval(values: Iterable[float]) -> tuple[float, float, float]:
+    """(lower, median, upper): the median with its 95 % interval by order statistics."""
+    ordered = sorted(values)
+    n = len(ordered)
+    reach = 0.98 * math.sqrt(n)  # 1.96 standard deviations of a median's rank, sqrt(n) / 2 each
+    low = max(0, math.floor((n - 1) / 2 - reach))
+    high = min(n - 1, math.ceil((n - 1) / 2 + reach))
+    return ordered[low], statistics.median(ordered), ordered[high]
+
+
+# Seconds per call of a candidate that is called so many times in a row.
+Clock = Callable[[Callable[[], object], int], float]
 
 
 def interleave(
-    candidates: Mapping[str, Callable[[], object]], rounds: int = 15, seconds: float = 3.0
+    candidates: Mapping[str, Callable[[], object]],
+    rounds: int = 15,
+    seconds: float = 3.0,
+    clocks: Mapping[str, Clock] | None = None,
 ) -> Timing:
     """Time every candidate in interleaved rounds, until `rounds` quiet ones or about twice `seconds` have passed.
 
-    Each is called three times before it counts, so compile or warm up before.
+    Each is called until it takes the same time twice in a row before it counts; compile before. clocks: for
+    candidates that this process's clock cannot time, such as work on a GPU.
     """
+    clocks = clocks or {}
     repeats = {}
     for name, call in candidates.items():
-        best = math.inf
-        for _ in range(3):
-            started = time.perf_counter()
-            call()
-            best = min(best, time.perf_counter() - started)
+        best = _warm_up(call, clocks.get(name, _wall))
         repeats[name] = max(1, min(2000, int(LEAST_SECONDS / max(best, 1e-7))))
     names = list(candidates)
     quiet: dict[str, list[float]] = {name: [] for name in names}
@@ -65,7 +82,7 @@ def interleave(
     while True:
         busy, own, wall = _busy(), _own(), time.perf_counter()
         measured = {
-            name: _time(candidates[name], repeats[name])
+            name: _time(candidates[name], repeats[name], clocks.get(name, _wall))
             for name in (names if number % 2 == 0 else names[::-1])
         }
         others = (_busy() - busy) - (_own() - own)
@@ -83,8 +100,24 @@ def interleave(
     return Timing({name: tuple(v) for name, v in quiet.items()}, len(noisy[names[0]]))
 
 
-def _time(call: Callable[[], object], repeats: int) -> float:
+def _warm_up(call: Callable[[], object], clock: Clock) -> float:
+    """Seconds of the fastest call, once warm."""
+    best = before = clock(call, 1)
+    for number in range(WARM_UP - 1):
+        now = clock(call, 1)
+        best = min(best, now)
+        if number and abs(now - before) <= STABLE * before:
+            break
+        before = now
+    return best
+
+
+def _time(call: Callable[[], object], repeats: int, clock: Clock) -> float:
     call()  # the candidate before has left other data in the caches
+    return clock(call, repeats)
+
+
+def _wall(call: Callable[[], object], repeats: int) -> float:
     started = time.perf_counter()
     for _ in range(repeats):
         call()

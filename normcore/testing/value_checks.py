@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from normcore.errors import PluginError
+from normcore.op import Op
 from normcore.testing import tolerances
 from normcore.testing.outcome import Failed, Skipped
 from normcore.testing.running import Case, Runner
@@ -20,14 +21,22 @@ def reference(
     case: Case, runner: Runner, inputs: tuple[np.ndarray, ...], training: bool
 ) -> tuple[np.ndarray, ...]:
     """The reference's outputs for float64 inputs and the runner's parameters. Raises Skipped without one."""
-    op = case.op
+    return call_reference(case.op, inputs, reference_arrays(runner, training))
+
+
+def reference_arrays(runner: Runner, training: bool) -> dict[str, Any]:
+    """What a reference is given beside the inputs: parameters, state, the mode, and a random op's key."""
     arrays: dict[str, Any] = {
         name: runner.host(a).astype(np.float64) for name, a in runner.layer.parameters.items()
     }
     arrays |= {name: runner.host(a).astype(np.float64) for name, a in runner.state.items()}
     arrays["training"] = training
     t = runner.layer._binding.t
-    arrays |= {"key": t.key, "call": 0, "dtype": runner.dtype}
+    return arrays | {"key": t.key, "call": 0, "dtype": runner.dtype}
+
+
+def call_reference(op: Op, inputs: tuple[np.ndarray, ...], arrays: dict[str, Any]) -> tuple[np.ndarray, ...]:
+    """The reference's outputs, given those of the arrays that it asks for. Raises Skipped without one."""
     signature = inspect.signature(op.reference).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in signature.values()):
         arrays = {name: value for name, value in arrays.items() if name in signature}

@@ -1,0 +1,109 @@
+"""What this machine can do at most: bytes a second of a plain copy, floating-point operations a second.
+
+The CPU's copy is a parallel kernel like all others (read one array, write another), so it runs with the same
+threads and under the same compiler. The peak is the register tile of the matrix products on data that stays in the
+first-level cache. On the GPU the copy goes from device to device and the peak is a product of the device's library.
+"""
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from normcore.devices.device import Device
+from normcore.kernels import cpu, inline, prange, variant
+from normcore.kernels.tile import TILE_ROWS, tile_columns, tile_rows_2
+from normcore.measuring.timer import interleave
+
+PIECE = 16384  # numbers a task copies
+DEPTH = 128  # of the product whose operands stay in the first-level cache
+PEAK_SIDE = 4096  # of the GPU's square matrices
+LARGE = 1 << 28  # bytes of a copy that no cache holds
+
+
+@inline
+def _move(x, y):
+    for i in range(y.size):
+        y[i] = x[i]
+
+
+@cpu
+def _copy(x, y):
+    n = y.size
+    for piece in prange((n + PIECE - 1) // PIECE):
+        lo = piece * PIECE
+        hi = min(n, lo + PIECE)
+        _move(x[lo:hi], y[lo:hi])
+
+
+@cpu
+def _products(a, table, b, c, tasks, repeats, depth, rows, columns):
+    for task in prange(tasks):
+        for _ in range(repeats):
+            tile_rows_2(
+                a, 0, table, 0, rows, 1, depth, b, 0, columns, b, 0, c, task * rows * columns, columns, True,
+                rows, columns,
+            )  # fmt: skip
+
+
+def copier(device: Device, nbytes: int, dtype: str = "float32") -> Callable[[], None]:
+    """A call that reads nbytes / 2 and writes nbytes / 2, as a kernel that moves nbytes must."""
+    count = max(1, nbytes // 2 // np.dtype(dtype).itemsize)
+    x = device.array(np.zeros(count), dtype)
+    y = device.array(np.zeros(count), dtype)
+    if device.name != "cpu":
+
+        def copy_on_device():
+            y[...] = x
+
+        return copy_on_device
+    t = SimpleNamespace(variant=variant(dtype, parallel=count >= PIECE))
+
+    def copy():
+        _copy[t](x, y)
+
+    return copy
+
+
+def copy_rate(device: Device, nbytes: int = LARGE, seconds: float = 0.5) -> float:
+    """Bytes a second, read and written, of a copy that moves nbytes."""
+    nbytes = int(min(nbytes, device.free_memory() // 8))
+    call = copier(device, nbytes)
+    return nbytes / _seconds(device, call, seconds)
+
+
+def peak_rate(device: Device, dtype: str = "float32", seconds: float = 0.3) -> float:
+    """Floating-point operations a second; a multiplication and an addition count as two."""
+    if device.name != "cpu":
+        return _device_peak(device, dtype, seconds)
+    import numba
+
+    size = np.dtype(dtype).itemsize
+    rows, columns, tasks = TILE_ROWS, tile_columns(size), numba.get_num_threads()
+    a = np.ones(rows * DEPTH, dtype)
+    b = np.ones((DEPTH + 1) * columns, dtype)
+    c = np.zeros(tasks * rows * columns, dtype)
+    table = np.array([*(i * DEPTH for i in range(rows)), 0], np.int64)
+    repeats = 2000
+    t = SimpleNamespace(variant=variant(dtype, parallel=True))
+
+    def call():
+        _products[t](a, table, b, c, tasks, repeats, DEPTH, rows, columns)
+
+    return 2 * rows * columns * DEPTH * repeats * tasks / _seconds(device, call, seconds)
+
+
+def _device_peak(device: Any, dtype: str, seconds: float) -> float:
+    side = PEAK_SIDE if device.free_memory() > 1 << 30 and device.title != "simulator" else 64
+    a, b, c = (device.array(np.zeros((side, side)), dtype) for _ in range(3))
+    return 2 * math.pow(side, 3) / _seconds(device, lambda: device.matmul(a, b, c), seconds)
+
+
+def _seconds(device: Any, call: Any, seconds: float) -> float:
+    """The fastest round's: a limit is what the machine reaches undisturbed."""
+    call()
+    clocks = {} if device.name == "cpu" else {"limit": device.measure}
+    timing = interleave({"limit": call}, rounds=9, seconds=seconds, clocks=clocks)
+    return min(timing.rounds["limit"])

@@ -1,0 +1,106 @@
+"""The machine and the software that a measurement was made with: without them its numbers mean nothing."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+from collections.abc import Iterable
+from typing import Any
+
+from normcore.devices.device import Device
+
+LIBRARIES = ("normcore", "numpy", "numba", "llvmlite", "numba-cuda", "cupy-cuda13x", "torch")
+CACHES = "/sys/devices/system/cpu/cpu0/cache"
+LAST_LEVEL = 32 << 20  # where the system does not tell
+
+
+def describe(devices: Iterable[Device]) -> dict[str, Any]:
+    """Processor, cores, caches, memory, versions, threads; of a GPU its name, driver and clocks."""
+    import numba
+
+    found: dict[str, Any] = {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count() or 1,
+        "vectors": _vectors(),
+        "caches": caches(),
+        "memory_bytes": _memory(),
+        "python": platform.python_version(),
+        "versions": versions(),
+        "threads": numba.get_num_threads(),
+        "threading_layer": _threading_layer(),
+    }
+    governor = _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    if governor:
+        found["governor"] = governor
+    for device in devices:
+        if device.name != "cpu":
+            found.update(device.describe())  # type: ignore[attr-defined]
+    return found
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of what the numbers depend on."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def caches() -> dict[str, int]:
+    """Bytes of each level's data cache, such as {"L1": 49152, "L2": 1048576}; empty where the system does not tell."""
+    found = {}
+    root = pathlib.Path(CACHES)
+    for index in sorted(root.glob("index*")) if root.is_dir() else ():
+        kind, level, size = (_text(index / name) for name in ("type", "level", "size"))
+        if kind in ("Data", "Unified") and size[-1:] in ("K", "M"):
+            found[f"L{level}"] = int(size[:-1]) << (10 if size[-1] == "K" else 20)
+    return found
+
+
+def last_level_bytes() -> int:
+    """Bytes of the largest cache."""
+    return max(caches().values(), default=LAST_LEVEL)
+
+
+def _processor() -> str:
+    for line in _text("/proc/cpuinfo").splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _vectors() -> str:
+    from normcore.kernels.lowered import host_features
+
+    features = host_features()
+    for name, label in (("avx512f", "AVX-512"), ("avx2", "AVX2"), ("neon", "NEON"), ("sse4.2", "SSE4")):
+        if features.get(name):
+            return label
+    return "unknown"
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 0
+
+
+def _threading_layer() -> str:
+    import numba
+
+    try:
+        return str(numba.threading_layer())
+    except ValueError:  # no parallel kernel ran so far
+        return "none yet"
+
+
+def _text(path: str | pathlib.Path) -> str:
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
