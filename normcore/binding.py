@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from normcore import random
+from normcore import random, storage
 from normcore.devices.device import Device
 from normcore.errors import DeviceError
 from normcore.kernels import variant
@@ -62,11 +62,13 @@ class Binding:
         self.run_forward: Callable[[Tensors], None] = getattr(op, f"forward_{device.name}", _nothing)
         self.run_backward: Callable[[Tensors], None] = getattr(op, f"backward_{device.name}", _nothing)
         t = self.t = Tensors()
-        real = np.dtype(dtype).type
+        arithmetic = storage.computed(dtype)
+        real = np.dtype(arithmetic).type
         t.e = tuple(real(c) for c in constants) or (real(0),)
         elements = sum(x.size for x in inputs) + sum(y.size for y in self.outputs.values())
         work = max(elements, self.plan.flops // FLOPS_PER_ELEMENT)
-        t.variant = variant(dtype, work >= PARALLEL_ELEMENTS, chain)
+        stored = "" if arithmetic == dtype else dtype
+        t.variant = variant(arithmetic, work >= PARALLEL_ELEMENTS, chain, stored)
         t.dtype, t.format, t.device = dtype, format, device
         t.batch = inputs[0].shape[0] if inputs and inputs[0].shape else 0
         t.key = np.uint64(random.key_of(seed, path))  # typed: kernels must not see a signed number

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from normcore import storage
 from normcore.binding import Binding
 from normcore.devices import device as devices
 from normcore.errors import ParameterError, ShapeError
@@ -12,8 +13,6 @@ from normcore.initializers import initial_values
 from normcore.kernels.transpose import convert
 from normcore.layout import logical_view, physical_shape, physical_view, same_memory
 from normcore.op import FORMATS, Op, Shape, Tensor
-
-DTYPES = ("float32", "float64")
 
 
 def layer(
@@ -28,7 +27,8 @@ def layer(
     """A layer of the registered op `name`, with arrays allocated for `input_shape`.
 
     input_shape: logical shape with the batch, (N, C, *spatial); a list of shapes for several inputs.
-    device: "cpu", "cuda" or "auto". dtype: "float32" or "float64". memory_format: "channels_first" or
+    device: "cpu", "cuda" or "auto". dtype: "float32" or "float64"; for elementwise ops on CUDA also "float16" and
+    "bfloat16", which are stored so and computed in float32 (see normcore/storage.py). memory_format: "channels_first" or
     "channels_last" (same logical arrays, memory in the other order). seed: of parameters and random ops.
     parameters: the op's own, and `<array>_init` for its learnable arrays.
 
@@ -62,12 +62,11 @@ class Layer:
         seed: int = 0,
         inits: dict[str, Any] | None = None,
     ):
-        if dtype not in DTYPES:
-            raise ParameterError("dtype", f"one of {', '.join(DTYPES)}", dtype)
         if memory_format not in FORMATS:
             raise ParameterError("memory_format", f"one of {', '.join(FORMATS)}", memory_format)
         self.op, self.dtype, self.memory_format, self.seed = op, dtype, memory_format, seed
         self.device = devices.get(device)
+        storage.check(dtype, op, self.device.name)
         self.input_shapes = _shapes(op, input_shape)
         self.format = memory_format if memory_format in op.formats else op.formats[0]
         self.call_number = 0
@@ -117,7 +116,7 @@ class Layer:
             binding.attach(name, self._carve(name, binding.physical(tensor), tensor.dtype))
         binding.attach_inputs(
             tuple(
-                self._carve(f"d{k}", binding.physical(x), x.dtype) if np.dtype(x.dtype).kind == "f" else None
+                self._carve(f"d{k}", binding.physical(x), x.dtype) if storage.is_float(x.dtype) else None
                 for k, x in enumerate(tensors)
             ),
             prefix="d",
@@ -135,11 +134,12 @@ class Layer:
             binding.attach(name, array)
 
     def _carve(self, key: str, shape: Shape, dtype: str) -> Any:
-        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        kind = storage.array_dtype(dtype)
+        nbytes = math.prod(shape) * kind.itemsize
         if key not in self._memory or self._memory[key].nbytes < nbytes:
             self._memory[key] = self.device.empty(nbytes)
             self._bindings.clear()  # bindings of other batch sizes point at the memory that was replaced
-        return self._memory[key][:nbytes].view(dtype).reshape(shape)
+        return self._memory[key][:nbytes].view(kind).reshape(shape)
 
     def _use(self, binding: Binding) -> None:
         self._binding = binding
@@ -163,7 +163,7 @@ class Layer:
             x = binding.inputs[0]
             first = self.format == "channels_first" or len(x.shape) < 3
             if first and self._direct and self.device.name == "cpu":
-                self._exact = (binding.input_names[0], x.shape, np.dtype(x.dtype))
+                self._exact = (binding.input_names[0], x.shape, storage.array_dtype(x.dtype))
 
     def _given_out(self, key: str, shape: Shape, array: Any) -> Any:
         """The logical view that callers get: of the kernel's own array, or of a copy in the format asked for."""
@@ -263,16 +263,20 @@ class Layer:
     def _physical(self, array: Any, tensor: Tensor, key: str) -> Any:
         """The array in the kernel's memory order and dtype: itself where it fits, else a copy."""
         view = physical_view(array, self.format)
-        if array.dtype == tensor.dtype and view.flags.c_contiguous:
+        kind = storage.array_dtype(tensor.dtype)
+        if array.dtype == kind and view.flags.c_contiguous:
             return view
-        if not np.can_cast(np.dtype(str(array.dtype)), np.dtype(tensor.dtype), "same_kind"):
+        bits = tensor.dtype == "bfloat16" and array.dtype != kind  # floats, to be rounded to bfloat16's bits
+        target = np.dtype(np.float32) if bits else kind
+        if not np.can_cast(np.dtype(str(array.dtype)), target, "same_kind"):
             raise ParameterError("dtype", f"an array that casts to {tensor.dtype}", str(array.dtype))
         copy = self._carve(f"{key} staged", physical_shape(tensor.shape, self.format), tensor.dtype)
         other = FORMATS[self.format == FORMATS[0]]
-        if array.dtype == tensor.dtype and array.ndim > 2 and physical_view(array, other).flags.c_contiguous:
+        whole = tensor.dtype not in storage.STORED and array.dtype == kind
+        if whole and array.ndim > 2 and physical_view(array, other).flags.c_contiguous:
             convert(self._binding.t, physical_view(array, other), copy, tensor.shape, other)
         else:
-            copy[...] = view
+            copy[...] = storage.to_bits(view) if bits else view
         return copy
 
     def _convert_outputs(self, binding: Binding) -> None:

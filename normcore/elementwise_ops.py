@@ -20,11 +20,13 @@ from functools import cache, cached_property
 from typing import Any, ClassVar
 
 from normcore.errors import PluginError, ShapeError
-from normcore.kernels import CudaKernel, Kernel
+from normcore.kernels import CudaKernel, Kernel, Variant
 from normcore.kernels.source import Function, read
 from normcore.op import Op, Plan, Tensor
+from normcore.storage import array_dtype
 
 CHUNK = 16384  # elements a parallel task takes: 64 KB of float32, small against a second-level cache
+PACK_BYTES = 16  # that a CUDA thread loads and stores at once: the most one instruction moves
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +117,10 @@ class ElementwiseOp(Op):
         self.kernels.backward[t](*self._backward_arrays(t), t.e)
 
     def forward_cuda(self, t: Any) -> None:
-        self.kernels.forward_cuda[t, t.y.size](*self._inputs(t), t.y.reshape(-1), t.e)
+        self.kernels.forward_cuda[t, _packs(t.y)](*self._inputs(t), t.y.reshape(-1), t.e)
 
     def backward_cuda(self, t: Any) -> None:
-        self.kernels.backward_cuda[t, t.y.size](*self._backward_arrays(t), t.e)
+        self.kernels.backward_cuda[t, _packs(t.y)](*self._backward_arrays(t), t.e)
 
     def _inputs(self, t: Any) -> list[Any]:
         return [getattr(t, name).reshape(-1) for name in self.inputs]
@@ -201,7 +203,9 @@ def elementwise(
         "inputs": first.inputs,
         "definition": definition,
         **{key: members[key] for key in hints if key in members},
-        **{key: members[key] for key in ("samples", "error_samples", "benchmarks", "check") if key in members},
+        **{
+            key: members[key] for key in ("samples", "error_samples", "benchmarks", "check") if key in members
+        },
         **attributes,
     }
     if "reference" in members:
@@ -337,23 +341,83 @@ def kernels(chain: Chain) -> ChainKernels:
     gradient, back_names = _gradient_lines(chain, back_values, "y[i]" if "y" in chain.uses else None)
     backward = ["g = dy[i]", *gradient, *(f"d{name}[i] = g{k}" for k, name in enumerate(inputs))]
     gradients = [f"d{name}" for name in inputs]
+    # The same for one element whose values stand in variables: CUDA threads hold several at once.
+    one, one_names = _forward_lines(chain, inputs)[::2]
+    back_one, back_one_names = _gradient_lines(
+        chain,
+        inputs if "x" in chain.uses else ["real(0)"] * len(inputs),
+        "y" if "y" in chain.uses else None,
+    )
+    one = [*one, f"return v{count}"]
+    back_one = ["g = dy", *back_one, f"return {', '.join(f'g{k}' for k in range(len(inputs)))}"]
     return ChainKernels(
-        _loop(f"{chain.name}_forward", [*inputs, "y"], forward, names, Kernel),
-        _loop(f"{chain.name}_backward", [*kept, "dy", *gradients], backward, back_names, Kernel),
-        _loop(f"{chain.name}_forward", [*inputs, "y"], forward, names, CudaKernel),
-        _loop(f"{chain.name}_backward", [*kept, "dy", *gradients], backward, back_names, CudaKernel),
+        _loop(f"{chain.name}_forward", [*inputs, "y"], forward, names),
+        _loop(f"{chain.name}_backward", [*kept, "dy", *gradients], backward, back_names),
+        ChainCudaKernel(f"{chain.name}_forward", inputs, ["y"], one, one_names),
+        ChainCudaKernel(f"{chain.name}_backward", [*kept, "dy"], gradients, back_one, back_one_names),
     )
 
 
-def _loop(
-    name: str, arrays: list[str], lines: list[str], names: Mapping[str, Any], kind: type[Kernel]
-) -> Kernel:
-    arguments = ", ".join(arrays)
-    if kind is CudaKernel:
-        text = ["i0 = cu.grid(1)", "step = cu.gridsize(1)", f"for i in range(i0, {arrays[-1]}.size, step):"]
-        return CudaKernel(
-            _function(name, f"{arguments}, e", [*text, *(f"    {line}" for line in lines)], names)
+def _packs(array: Any) -> int:
+    """The threads that a chain's CUDA kernel wants: one for each 16 bytes of an array."""
+    return int(-(-array.nbytes // PACK_BYTES))
+
+
+class ChainCudaKernel(CudaKernel):
+    """A chain on CUDA: 16 bytes a load and a store where all arrays allow it, else element by element.
+
+    How many elements that is, and whether they are converted, depends on how the arrays are stored: the text is
+    written for each variant. read, written: names of arrays; one: the lines for one element, whose values have the
+    names of the arrays they come from.
+    """
+
+    def __init__(
+        self, name: str, read: list[str], written: list[str], one: list[str], names: Mapping[str, Any]
+    ):
+        self.read, self.written = read, written
+        self.one = _function(f"{name}_one", f"{', '.join(read)}, e", one, names)
+        super().__init__(Function(name, ""))  # its text comes with the variant
+
+    def with_constants(self, **constants: Any) -> Kernel:
+        raise PluginError(f"{self.__name__} is generated; it has no module-level names to replace")
+
+    def text(self, variant: Variant) -> str:
+        return self.written_out(self.entry(variant.storage or variant.dtype), variant)
+
+    def entry(self, stored: str) -> Function:
+        """The entry kernel for arrays stored so."""
+        from normcore.kernels import packs
+
+        read, written, one = self.read, self.written, self.one.name
+        lanes = PACK_BYTES // array_dtype(stored).itemsize
+        body = [
+            f"n, first, step = {written[0]}.size, cu.grid(1), cu.gridsize(1)",
+            f"# {lanes} elements, 16 bytes, a load and a store where all arrays start at a multiple of 16 bytes.",
+            f"packs = n // {lanes} if {' and '.join(f'aligned({a})' for a in [*read, *written])} else 0",
+            "for k in range(first, packs, step):",
+            f"    i = {lanes} * k",
+        ]
+        body += [f"    {', '.join(f'{a}_{j}' for j in range(lanes))} = load_pack({a}, i)" for a in read]
+        for j in range(lanes):
+            results = ", ".join(f"{a}_{j}" for a in written)
+            body.append(f"    {results} = {one}({', '.join(f'{a}_{j}' for a in read)}, e)")
+        for a in written:
+            body.append(f"    store_pack({a}, i, ({', '.join(f'{a}_{j}' for j in range(lanes))}))")
+        arguments = ", ".join(f"load_one({a}, i)" for a in read)
+        body += [
+            "# What is left, or all of it.",
+            f"for i in range({lanes} * packs + first, n, step):",
+            f"    {', '.join(f'{a}_0' for a in written)} = {one}({arguments}, e)",
+            *(f"    store_one({a}, i, {a}_0)" for a in written),
+        ]
+        name = one.removesuffix("_one")
+        return _function(
+            name, f"{', '.join([*read, *written])}, e", body, {**packs.functions(), one: self.one}
         )
+
+
+def _loop(name: str, arrays: list[str], lines: list[str], names: Mapping[str, Any]) -> Kernel:
+    arguments = ", ".join(arrays)
     # Slices first, then a loop over one range in a helper: indexing with an offset inside prange does not vectorize.
     body = _function(
         f"{name}_slice",

@@ -99,7 +99,7 @@ def test_torch_tensors_are_read_without_a_copy(x):
         (
             lambda: normcore.layer("relu", input_shape=SHAPE, dtype="float16"),
             ParameterError,
-            "float32, float64",
+            "float32 or float64 on the CPU",
         ),
         (
             lambda: normcore.layer("relu", input_shape=SHAPE, memory_format="nhwc"),

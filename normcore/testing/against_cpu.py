@@ -13,11 +13,12 @@ import numpy as np
 
 from normcore import kernels
 from normcore.op import Op
+from normcore.storage import STORED, hold, values_of
 from normcore.testing.derive import samples_of
 from normcore.testing.outcome import Skipped
 from normcore.testing.running import Case, Run, Runner
 from normcore.testing.samples import Sample
-from normcore.testing.tolerances import GRADIENT_32, VALUE, VALUE_32, compare
+from normcore.testing.tolerances import GRADIENT_32, STORED_16, VALUE, VALUE_32, compare
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class Comparison:
             count = sum(prod(shape) for shape in case.shapes)
             case = case.with_batch(max(1, case.shapes[0][0] * elements // max(1, count)))
         cuda, cpu = self._one(case, "cuda"), self._cpu(case, uncompiled)
-        single = self.dtype == "float32"
+        single = self.dtype != "float64"
         value = self.sample.rtol32 or VALUE_32 if single else VALUE
+        value = max(value, STORED_16.get(self.dtype, 0.0))
         gradient = max(GRADIENT_32, value) if single else VALUE
         got = dict(cuda.arrays())
         for what, expected in cpu.arrays():
@@ -62,8 +64,14 @@ class Comparison:
     def _one(self, case: Case, device: str) -> Run:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore", RuntimeWarning)
-            runner = Runner(case, self.dtype, self.format, device)
-            return runner.run(runner.cast(case.inputs()), self.training)
+            inputs = case.inputs()
+            if self.dtype not in STORED:
+                runner = Runner(case, self.dtype, self.format, device)
+                return runner.run(runner.cast(inputs), self.training)
+            # The CPU computes in float32, from the numbers that 16 bits can hold.
+            runner = Runner(case, "float32" if device == "cpu" else self.dtype, self.format, device)
+            rounded = (values_of(hold(a, self.dtype), self.dtype) for a in inputs)
+            return runner.run(runner.cast(tuple(rounded)), self.training)
 
 
 def comparisons(cls: type[Op], largest: int = 1 << 62) -> Iterator[Comparison]:
@@ -81,3 +89,5 @@ def comparisons(cls: type[Op], largest: int = 1 << 62) -> Iterator[Comparison]:
             for dtype in ("float32", "float64") if k == 0 else (("float32", "float64")[k % 2],):
                 modes = (True, False) if k == 0 and dtype == "float32" else (sample.training,)
                 yield from (Comparison(cls, sample, dtype, format, training) for training in modes)
+    if cls.is_elementwise:
+        yield from (Comparison(cls, small[0], dtype, cls.formats[0], True) for dtype in STORED)

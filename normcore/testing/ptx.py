@@ -26,6 +26,7 @@ from normcore.bound_layer import Layer
 from normcore.devices.cuda import INSTALL, simulating
 from normcore.devices.cuda_simulator import StandIn, kernel_arguments
 from normcore.op import Op, Shape
+from normcore.storage import array_dtype
 
 ARCHITECTURES = {"sm_80": (8, 0), "sm_90": (9, 0)}  # Ampere and Hopper
 DOUBLE = re.compile(
@@ -127,12 +128,12 @@ def record(
     device = Recorder()
     layer = Layer(op, list(input_shapes), device, dtype, memory_format)
     dtypes = getattr(op, "input_dtypes", None) or (dtype,) * len(input_shapes)
-    inputs = [np.zeros(s, d) for s, d in zip(input_shapes, dtypes, strict=True)]
+    inputs = [np.zeros(s, array_dtype(d)) for s, d in zip(input_shapes, dtypes, strict=True)]
     device.label = f"{op.name} forward {dtype} {memory_format}"
     y = layer.forward(*inputs, training=training)
     if op.differentiable:
         device.label = f"{op.name} backward {dtype} {memory_format}"
-        layer.backward(np.zeros((y[0] if isinstance(y, tuple) else y).shape, dtype))
+        layer.backward(np.zeros((y[0] if isinstance(y, tuple) else y).shape, array_dtype(dtype)))
     return device.launches
 
 

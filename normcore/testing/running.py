@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from normcore import binding
+from normcore import binding, storage
 from normcore.bound_layer import Layer
 from normcore.devices.cpu import Cpu
 from normcore.elementwise_ops import ElementwiseOp
@@ -113,7 +113,7 @@ class Runner:
 
     def cast(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         """The inputs in the layer's dtype; integers stay."""
-        return tuple(a.astype(self.dtype) if a.dtype.kind == "f" else a for a in inputs)
+        return tuple(storage.hold(a, self.dtype) if a.dtype.kind == "f" else a for a in inputs)
 
     def forward(self, inputs: tuple[Any, ...], training: bool | None = None) -> tuple[np.ndarray, ...]:
         """Forward from the initial state with call number 0; copies of the outputs."""
@@ -135,7 +135,7 @@ class Runner:
         return tuple(None if a is None else self.host(a) for a in (dx if isinstance(dx, tuple) else (dx,)))
 
     def dy(self, shape: Shape) -> np.ndarray:
-        return np.asarray(gradient_of(shape, self.case.seed).astype(self.dtype))
+        return np.asarray(storage.hold(gradient_of(shape, self.case.seed), self.dtype))
 
     def run(
         self,
@@ -155,7 +155,7 @@ class Runner:
         return Run(y, dx, {name: self.host(a) for name, a in self.layer.gradients.items()}, state)
 
     def host(self, array: Any) -> np.ndarray:
-        return np.array(self.layer.device.to_host(array))
+        return np.array(storage.values_of(self.layer.device.to_host(array), self.dtype))
 
     # -- memory --
 

@@ -11,6 +11,8 @@ from normcore.testing.outcome import Failed
 VALUE = 1e-10
 # float32 kernel against the float64 one on the same numbers: sums in blocks keep this a few ulp (6e-8)
 VALUE_32 = 1e-5
+# 16-bit storage against float32: the output is rounded (half an ulp), and a gradient is too, and the one it came from
+STORED_16 = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 # gradients in float32: one more reduction over products, and differences of like numbers in normalizations
 GRADIENT_32 = 1e-4
 # central differences in float64 with step 2^-17: step^2 * third derivative / 6 is near 1e-11, rounding 1e-11

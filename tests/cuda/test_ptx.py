@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import normcore
+from normcore.elementwise_ops import FusedChain
 from normcore.registry import default
 from normcore.testing import ptx
 from normcore.testing.derive import samples_of
@@ -55,8 +56,17 @@ def test_kernels_compile_and_fit(name):
     assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    ("loss", "optimizer"),
+    [
+        ("cross_entropy", "sgd"),
+        ("shares", "adam"),
+        ("hinge", "adagrad"),
+        ("huber", "rmsprop"),
+        ("mse", "adamw"),
+        ("binary_cross_entropy_with_logits", "sgd"),
+    ],
+)
 def test_the_engines_own_kernels(loss, optimizer):
     """Losses, optimizers, clipping, sums of gradients, format changes and fused chains, from a training step."""
     device = ptx.Recorder()
@@ -69,16 +79,39 @@ def test_the_engines_own_kernels(loss, optimizer):
     mapping = {
         "input": [9, 12, 12],
         "network": layers,
-        "loss": loss,
+        "loss": "cross_entropy" if loss == "shares" else loss,
         "optimizer": {optimizer: {"lr": 0.1}},
         "train": {"clip_grad_norm": 1.0},
     }
     x = np.zeros((4, 9, 12, 12), np.float32)
-    targets = np.zeros(4, np.int64) if loss == "cross_entropy" else np.zeros((4, 9 * 36), np.float32)
+    targets = (
+        np.zeros(4, np.int64) if loss in ("cross_entropy", "hinge") else np.zeros((4, 9 * 36), np.float32)
+    )
     trainer = normcore.Trainer(normcore.Network.from_mapping(mapping, device=device))
     trainer.step(x, targets)
     faults = faults_of({(launch.kernel, launch.types): launch for launch in device.launches}.values())
     assert not faults, "\n".join(faults)
+
+
+# What one thread loads and stores at once, by the dtype of the arrays.
+WIDE = {"float32": ".v4.f32", "float64": ".v2.f64", "float16": ".v4.", "bfloat16": ".v4."}
+
+
+@pytest.mark.parametrize("dtype", WIDE)
+def test_chains_move_sixteen_bytes_at_once(dtype):
+    """A chain of two stages and one of two inputs, forward and backward: wide accesses, nothing spilled."""
+    chain = FusedChain((OPS["silu"].make(), OPS["elu"].make()))
+    recorded = [
+        *ptx.record(chain, [(4, 33)], dtype),
+        *ptx.record(OPS["multiply"].make(), [(4, 33)] * 2, dtype),
+    ]
+    assert len(recorded) == 4
+    for launch in recorded:
+        for architecture in ptx.ARCHITECTURES:
+            text = ptx.ptx(launch.kernel, launch.types, architecture)
+            assert f"ld.global{WIDE[dtype]}" in text and f"st.global{WIDE[dtype]}" in text
+            costs = ptx.resources(launch, architecture)
+            assert not costs.faults and not costs.stack
 
 
 def test_double_arithmetic_is_counted():
