@@ -1,4 +1,4 @@
-"""Sums over the threads of a warp and of a block, in a fixed order, for CUDA kernels.
+"""Sums and maxima over the threads of a warp and of a block, in a fixed order, for CUDA kernels.
 
 Every thread that calls one of these must reach it, and every thread gets the result. Blocks hold whole warps.
 """
@@ -14,6 +14,18 @@ def warp_sum(v):
     for k in range(5):
         v += cu.shfl_xor_sync(ALL, v, 16 >> k)
     return v
+
+
+@inline
+def warp_best(value, index):
+    """The largest value over a warp's lanes and the lowest index that has it."""
+    for k in range(5):
+        other = cu.shfl_xor_sync(ALL, value, 16 >> k)
+        place = cu.shfl_xor_sync(ALL, index, 16 >> k)
+        if other > value or (other == value and place < index):
+            value = other
+            index = place
+    return value, index
 
 
 @inline

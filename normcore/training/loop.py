@@ -10,6 +10,7 @@ from typing import Any
 from normcore.errors import DataError, NumbersError, ShapeError, UsageError
 from normcore.kernels import kernel as kernel_module
 from normcore.network import Network
+from normcore.op import Tensor
 from normcore.registry import default
 from normcore.training import checkpoint as checkpoints
 from normcore.training.compile_ahead import Helper
@@ -141,17 +142,18 @@ class Trainer:
                 f"{dataset.name}: labels go up to {dataset.classes - 1}, but the network ends in {classes} classes (0 to "
                 f"{classes - 1}); make the last layer's out_features {dataset.classes}"
             )
-        if classes is not None and self.loader.transforms.mixes:
+        mixes = classes is not None and loader.transforms.mixes
+        if mixes and self.loss.shares(Tensor((1, classes), self.net.dtype)) is None:
             raise DataError(
                 f"data.augment: mixup makes shares of classes of the targets, {self.loss.name} takes class numbers; "
-                "leave mixup out"
+                "leave mixup out, or train with cross_entropy"
             )
         self._check_last_batch()
         before = kernel_module.statistics
         # Only CPU kernels are kept on disk, where the two processes meet.
         alone = backwards or self.net.device.name != "cpu"
         helper = None if alone else Helper(self.config, self.net.dtype, plugin_files())
-        warm_up(self.net, self.loss, self.optimizer, self._sizes(), self.observer, helper, backwards)
+        warm_up(self.net, self.loss, self.optimizer, self._sizes(), self.observer, helper, backwards, mixes)
         after = kernel_module.statistics
         self.observer.prepared(after.compiled - before.compiled, after.seconds - before.seconds)
 

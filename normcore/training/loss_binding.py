@@ -27,6 +27,7 @@ class LossBinding:
         t.variant = variant(dtype, parallel=output.size >= 32768)
         t.scalar = np.dtype(dtype).type
         t.targets = array(tuple(spec.shape), spec.dtype or dtype)
+        t.soft = False
         t.values = array(output.shape[:1], dtype)
         t.total = array((3,), "float64")
         for name, a in loss.workspace(output).items():
@@ -34,25 +35,40 @@ class LossBinding:
         t.y = program.y.reshape(output.shape) if program.y is not None else None
         # Inference has no gradient to write; kernels take an array all the same and leave it alone.
         t.dy = program.dy.reshape(output.shape) if program.training else array(output.shape, dtype)
-        self.program = program
+        self.program, self._array = program, array
         self._run = getattr(loss, f"forward_{device.name}")
 
     @property
     def targets(self) -> Any:
-        return self.t.targets
+        """The last targets: class numbers or values, or shares of the classes."""
+        return self.t.shares if self.t.soft else self.t.targets
 
     def set_targets(self, targets: Any) -> None:
         """Copy a batch's targets to the device. Raises ShapeError, and DataError for labels outside the classes."""
         targets = self.device.adopt(targets)
+        shares = self.loss.shares(self.program.graph.output.tensor)
+        if shares is not None and tuple(targets.shape) == tuple(shares.shape) and _is_float(targets):
+            self.soften()
+            self.t.shares[...] = targets
+            return
+        self.t.soft = False
         if tuple(targets.shape) != tuple(self.t.targets.shape):
             raise ShapeError(
                 f"{self.loss.name}: expected targets of shape {tuple(self.t.targets.shape)}, got {tuple(targets.shape)}"
             )
         if self.classes is not None:
-            if np.dtype(str(targets.dtype)).kind not in "iu":
+            if _is_float(targets):
                 raise DataError(f"{self.loss.name}: expected class numbers (integers), got {targets.dtype}")
             self._check_classes(targets)
         self.t.targets[...] = targets
+
+    def soften(self) -> None:
+        """Take targets that are shares of the classes from now on; their array is made at the first time."""
+        spec = self.loss.shares(self.program.graph.output.tensor)
+        if not hasattr(self.t, "shares"):
+            self.t.shares = self._array(tuple(spec.shape), self.t.dtype)
+            self.t.shares[...] = 0
+        self.t.soft = True
 
     def _check_classes(self, targets: Any) -> None:
         if not targets.size:
@@ -79,3 +95,7 @@ class LossBinding:
         """The batch mean (NaN when no sample counts); waits for the device."""
         loss, _, count = self.totals()
         return float(loss / count) if count else float("nan")
+
+
+def _is_float(array: Any) -> bool:
+    return np.dtype(str(array.dtype)).kind not in "iu"

@@ -23,15 +23,17 @@ def warm_up(
     observer: Observer,
     helper: Any = None,
     backwards: bool = False,
+    mixes: bool = False,
 ) -> None:
     """Run everything that steps of these batch sizes (for training, for evaluation) will run.
 
+    mixes: the training's targets are shares of the classes.
     helper: started when the first kernel turns out to need compiling; it works from the other end.
     """
     calls: list[tuple[str, Callable[[], None]]] = []
     for training, batches in zip((True, False), sizes, strict=True):
         for batch in sorted(batches, reverse=True):
-            calls += _program_calls(net, loss, batch, training)
+            calls += _program_calls(net, loss, batch, training, mixes and training)
     if optimizer is not None and sizes[0]:
         calls.append(("optimizer", lambda: optimizer.step(0.0)))
     kept = [(a, a.copy()) for a in (net.store.flat, net.store.flat_gradients, *net.state.values())]
@@ -57,7 +59,7 @@ def warm_up(
 
 
 def _program_calls(
-    net: Network, loss: Any, batch: int, training: bool
+    net: Network, loss: Any, batch: int, training: bool, soft: bool
 ) -> list[tuple[str, Callable[[], None]]]:
     program = net.program(batch, training, keep=not training)
     bound = net.loss_of(program, loss)
@@ -65,6 +67,8 @@ def _program_calls(
     x = net.device.empty(nbytes).view(net.dtype)[: program.graph.input.tensor.size]
     x[...] = 0
     bound.t.targets[...] = 0
+    if soft:
+        bound.soften()
     program.set_input(x.reshape(program.graph.input.tensor.shape))
     calls: list[tuple[str, Callable[[], None]]] = [
         (f"{_owner(call)} forward", call) for call in program.forward_calls

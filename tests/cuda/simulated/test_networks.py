@@ -22,6 +22,8 @@ OPTIMIZERS = {
     "sgd": {"sgd": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}},
     "adam": {"adam": {"lr": 0.01}},
     "adamw": {"adamw": {"lr": 0.01}},
+    "rmsprop": {"rmsprop": {"momentum": 0.5, "centered": True}},
+    "adagrad": {"adagrad": {"lr": 0.1}},
 }
 CLASSES = {"plain": 4, "residual": 50, "branches": 150}
 
@@ -66,7 +68,7 @@ def test_training_steps(name):
     compare(*inputs(CLASSES[name]), layers=LAYERS[name])
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "adagrad"])
 def test_optimizers(optimizer):
     compare(*inputs(50), layers=["batch_norm", "relu", "flatten"], optimizer=optimizer)
 
@@ -76,14 +78,25 @@ def test_clipping():
     compare(*inputs(50), layers=layers, clip_grad_norm=0.05)
 
 
-@pytest.mark.parametrize("loss", [{"cross_entropy": {"label_smoothing": 0.1, "ignore_index": 7}}, "mse"])
+SMOOTHED = {"cross_entropy": {"label_smoothing": 0.1, "ignore_index": 7}}
+
+
+@pytest.mark.parametrize(
+    "loss", [SMOOTHED, "hinge", "mse", "huber", "binary_cross_entropy_with_logits"], ids=str
+)
 def test_losses(loss):
     x, targets = inputs(50)
-    if loss == "mse":
-        targets = np.random.default_rng(1).standard_normal((3, 50)).astype(np.float32)
+    if isinstance(loss, str) and loss != "hinge":
+        targets = np.random.default_rng(1).uniform(0, 1, (3, 50)).astype(np.float32)
     else:
         targets[1] = 7
     compare(x, targets, layers=["batch_norm", "flatten"], loss=loss)
+
+
+def test_shares_of_classes():
+    x, _ = inputs(50)
+    shares = np.random.default_rng(1).dirichlet(np.ones(50), 3).astype(np.float32)
+    compare(x, shares, layers=["batch_norm", "flatten"], loss=SMOOTHED)
 
 
 def test_more_samples_than_threads():
