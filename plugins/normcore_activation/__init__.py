@@ -19,6 +19,7 @@ def normcore_ops():
     from normcore_activation.identity import identity
     from normcore_activation.leaky_relu import leaky_relu
     from normcore_activation.log_sigmoid import log_sigmoid
+    from normcore_activation.log_softmax import LogSoftmax
     from normcore_activation.mish import mish
     from normcore_activation.relu import relu
     from normcore_activation.relu6 import relu6
@@ -27,6 +28,8 @@ def normcore_ops():
     from normcore_activation.sigmoid import sigmoid
     from normcore_activation.silu import silu
     from normcore_activation.soft_shrink import soft_shrink
+    from normcore_activation.softmax import Softmax
+    from normcore_activation.softmin import Softmin
     from normcore_activation.softplus import softplus
     from normcore_activation.softsign import softsign
     from normcore_activation.squareplus import squareplus
@@ -50,6 +53,7 @@ def normcore_ops():
         identity,
         leaky_relu,
         log_sigmoid,
+        LogSoftmax,
         mish,
         relu,
         relu6,
@@ -58,6 +62,8 @@ def normcore_ops():
         sigmoid,
         silu,
         soft_shrink,
+        Softmax,
+        Softmin,
         softplus,
         softsign,
         squareplus,
