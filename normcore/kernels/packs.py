@@ -17,9 +17,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 
-from normcore.devices.cuda import simulating
 from normcore.storage import from_bits, to_bits
 
 PACK_BYTES = 16
@@ -69,6 +69,6 @@ def store_pack(array: Any, i: Any, values: Any) -> None:
 def functions() -> dict[str, Any]:
     """All of them by name: compiled where numba-cuda is there, else as the simulator runs them."""
     owner: Any = sys.modules[__name__]
-    if not simulating() and importlib.util.find_spec("numba_cuda") is not None:
+    if not numba.config.ENABLE_CUDASIM and importlib.util.find_spec("numba_cuda") is not None:
         from normcore.kernels import packs_cuda as owner
     return {key: getattr(owner, key) for key in NAMES}

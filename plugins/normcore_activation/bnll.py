@@ -12,11 +12,14 @@ import numpy as np
 
 import normcore
 from normcore.kernels.approximations import log1p_unit
+from normcore_activation import sizes
 
 
 @normcore.elementwise(source="Nair and Hinton 2010, eq. 4; Caffe's BNLL layer")
 class bnll:
     """y = log(1 + exp(x)); dy/dx = 1 - exp(-y)."""
+
+    benchmarks = sizes.elementwise()
 
     def forward(x):
         return (x if x > 0.0 else 0.0) + log1p_unit(math.exp(-abs(x)))
@@ -26,3 +29,6 @@ class bnll:
 
     def reference(x):
         return np.logaddexp(0.0, x)
+
+    def in_torch(torch, x):
+        return torch.nn.functional.softplus(x)

@@ -12,6 +12,7 @@ import numpy as np
 
 import normcore
 from normcore.testing.samples import ErrorSample, Sample
+from normcore_activation import sizes
 
 
 @normcore.elementwise(source="Barron 2017, arXiv:1704.07483")
@@ -26,6 +27,7 @@ class celu:
         Sample("a large alpha is nearly straight", shape=(2, 3, 4, 5), params={"alpha": 3.0}),
     )
     error_samples = (ErrorSample("x / alpha needs alpha above 0", {"alpha": 0.0}, None, "alpha"),)
+    benchmarks = sizes.elementwise()
 
     def check(self):
         if not self.alpha > 0.0:
@@ -39,3 +41,6 @@ class celu:
 
     def reference(x, alpha):
         return np.maximum(x, 0.0) + np.minimum(0.0, alpha * (np.exp(np.minimum(x, 0.0) / alpha) - 1.0))
+
+    def in_torch(torch, x, alpha):
+        return torch.nn.functional.celu(x, alpha)

@@ -9,6 +9,7 @@ import numpy as np
 
 import normcore
 from normcore.testing.samples import ErrorSample, Sample
+from normcore_activation import sizes
 
 
 @normcore.elementwise(source="torch.clamp; ONNX Clip")
@@ -23,6 +24,7 @@ class clip:
         Sample("equal levels leave a constant", shape=(4, 6), params={"min": 0.25, "max": 0.25}),
     )
     error_samples = (ErrorSample("levels the wrong way round", {"min": 1.0, "max": 0.0}, None, "max"),)
+    benchmarks = sizes.elementwise(min=-0.5, max=2.0)
 
     def check(self):
         if not self.min <= self.max:
@@ -38,3 +40,6 @@ class clip:
 
     def reference(x, min, max):
         return np.minimum(np.maximum(x, min), max)
+
+    def in_torch(torch, x, min, max):
+        return torch.clamp(x, min, max)

@@ -14,6 +14,7 @@ import numpy as np
 
 import normcore
 from normcore.testing.samples import Sample
+from normcore_activation import sizes
 
 
 @normcore.elementwise(source="Clevert, Unterthiner and Hochreiter 2016, arXiv:1511.07289")
@@ -27,6 +28,7 @@ class elu:
         Sample("alpha 0.3: the slope jumps at zero", shape=(4, 6), params={"alpha": 0.3}),
         Sample("a negative alpha turns the negative side up", shape=(2, 3, 4, 5), params={"alpha": -0.5}),
     )
+    benchmarks = sizes.elementwise()
 
     def forward(x, alpha):
         return x if x > 0.0 else alpha * math.expm1(x)
@@ -36,3 +38,6 @@ class elu:
 
     def reference(x, alpha):
         return np.where(x > 0.0, x, alpha * (np.exp(np.minimum(x, 0.0)) - 1.0))
+
+    def in_torch(torch, x, alpha):
+        return torch.nn.functional.elu(x, alpha)

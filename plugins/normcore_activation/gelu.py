@@ -20,6 +20,7 @@ import numpy as np
 import normcore
 from normcore.kernels.approximations import is_single, normal_tail
 from normcore.testing.samples import Sample
+from normcore_activation import sizes
 
 
 @normcore.elementwise(source="Hendrycks and Gimpel 2016, arXiv:1606.08415")
@@ -33,6 +34,7 @@ class gelu:
         Sample("the tanh form", shape=(4, 6), params={"approximate": "tanh"}),
         Sample("both tails, where the value is far smaller than x", shape=(2, 3, 4), low=-9.0, high=9.0),
     )
+    benchmarks = sizes.elementwise()
 
     def forward_none(x):
         t = abs(x)
@@ -66,3 +68,6 @@ class gelu:
         if approximate == "tanh":
             return 0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))
         return x * (0.5 + 0.5 * np.vectorize(math.erf, otypes=[float])(x / np.sqrt(2.0)))
+
+    def in_torch(torch, x, approximate):
+        return torch.nn.functional.gelu(x, approximate=approximate)

@@ -9,6 +9,7 @@ import numpy as np
 
 import normcore
 from normcore.testing.samples import ErrorSample, Sample
+from normcore_activation import sizes
 
 
 @normcore.elementwise(source="Donoho and Johnstone 1994, Ideal spatial adaptation by wavelet shrinkage")
@@ -22,6 +23,7 @@ class hard_shrink:
         Sample("lambd 0 is the identity", shape=(4, 6), params={"lambd": 0.0}),
     )
     error_samples = (ErrorSample("|x| is never below 0", {"lambd": -0.1}, None, "lambd"),)
+    benchmarks = sizes.elementwise()
 
     def check(self):
         if not self.lambd >= 0.0:
@@ -35,3 +37,6 @@ class hard_shrink:
 
     def reference(x, lambd):
         return x * (np.abs(x) > lambd)
+
+    def in_torch(torch, x, lambd):
+        return torch.nn.functional.hardshrink(x, lambd)

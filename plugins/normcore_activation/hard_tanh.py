@@ -9,6 +9,7 @@ import numpy as np
 
 import normcore
 from normcore.testing.samples import ErrorSample, Sample
+from normcore_activation import sizes
 
 
 @normcore.elementwise(source="Collobert 2004, Large scale machine learning (thesis)")
@@ -23,6 +24,7 @@ class hard_tanh:
         Sample("an interval on one side of zero", shape=(4, 6), params={"min": 0.5, "max": 2.0}),
     )
     error_samples = (ErrorSample("no room between the levels", {"min": 1.0, "max": 1.0}, None, "max"),)
+    benchmarks = sizes.elementwise()
 
     def check(self):
         if not self.min < self.max:
@@ -38,3 +40,6 @@ class hard_tanh:
 
     def reference(x, min, max):
         return np.clip(x, min, max)
+
+    def in_torch(torch, x, min, max):
+        return torch.nn.functional.hardtanh(x, min, max)

@@ -8,11 +8,14 @@ Any shape, float32 and float64. NaN, infinities and the sign of zero pass unchan
 import numpy as np
 
 import normcore
+from normcore_activation import sizes
 
 
 @normcore.elementwise(source="common usage; torch.nn.Identity")
 class identity:
     """y = x; dy/dx = 1."""
+
+    benchmarks = sizes.elementwise()
 
     def forward(x):
         return x
@@ -22,3 +25,6 @@ class identity:
 
     def reference(x):
         return np.array(x, copy=True)
+
+    def in_torch(torch, x):
+        return x.clone()  # nn.Identity gives x itself; here the output is an array of its own

@@ -10,6 +10,7 @@ import numpy as np
 
 import normcore
 from normcore.testing.samples import Sample
+from normcore_activation import sizes
 
 
 @normcore.elementwise(
@@ -29,6 +30,7 @@ class leaky_relu:
         Sample("a negative slope folds the line", shape=(2, 3, 4, 5), params={"negative_slope": -0.2}),
         Sample("slope 0 is relu", shape=(17,), params={"negative_slope": 0.0}),
     )
+    benchmarks = sizes.elementwise()
 
     def forward(x, negative_slope):
         return x if x > 0.0 else negative_slope * x
@@ -38,3 +40,6 @@ class leaky_relu:
 
     def reference(x, negative_slope):
         return np.maximum(x, 0.0) + negative_slope * np.minimum(x, 0.0)
+
+    def in_torch(torch, x, negative_slope):
+        return torch.nn.functional.leaky_relu(x, negative_slope)

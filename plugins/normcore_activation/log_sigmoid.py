@@ -13,11 +13,14 @@ import numpy as np
 
 import normcore
 from normcore.kernels.approximations import log1p_unit
+from normcore_activation import sizes
 
 
 @normcore.elementwise(source="torch.nn.LogSigmoid; minus softplus(-x), Dugas et al. 2001")
 class log_sigmoid:
     """y = -log(1 + exp(-x)); dy/dx = 1 - exp(y)."""
+
+    benchmarks = sizes.elementwise()
 
     def forward(x):
         return (x if x < 0.0 else 0.0) - log1p_unit(math.exp(-abs(x)))
@@ -27,3 +30,6 @@ class log_sigmoid:
 
     def reference(x):
         return -np.logaddexp(0.0, -x)
+
+    def in_torch(torch, x):
+        return torch.nn.functional.logsigmoid(x)

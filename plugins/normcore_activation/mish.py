@@ -14,6 +14,7 @@ import numpy as np
 
 import normcore
 from normcore.testing.samples import Sample
+from normcore_activation import sizes
 
 
 @normcore.elementwise(source="Misra 2020, arXiv:1908.08681")
@@ -24,6 +25,7 @@ class mish:
         Sample("around zero", shape=(3, 5, 7)),
         Sample("both tails", shape=(4, 6), low=-25.0, high=25.0),
     )
+    benchmarks = sizes.elementwise()
 
     def forward(x):
         e = math.exp(20.0 if x > 20.0 else x)
@@ -41,3 +43,6 @@ class mish:
 
     def reference(x):
         return x * np.tanh(np.logaddexp(0.0, x))
+
+    def in_torch(torch, x):
+        return torch.nn.functional.mish(x)

@@ -60,7 +60,7 @@ def geometry(shape: tuple[int, ...], axis: int, itemsize: int) -> Geometry:
     outer, size, inner = split(shape, axis)
     most = max(NARROWEST, BLOCK // max(1, size * itemsize))
     blocks = max(1, -(-inner // most), min(-(-TASKS // max(1, outer)), inner // NARROWEST))
-    width = -(-(-(-inner // blocks)) // ALIGNED) * ALIGNED
+    width = (inner + blocks * ALIGNED - 1) // (blocks * ALIGNED) * ALIGNED
     return Geometry(outer, size, inner, width, max(1, min(PARTS, outer * -(-inner // width) if width else 1)))
 
 

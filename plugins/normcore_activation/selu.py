@@ -12,11 +12,14 @@ import math
 import numpy as np
 
 import normcore
+from normcore_activation import sizes
 
 
 @normcore.elementwise(source="Klambauer, Unterthiner, Mayr and Hochreiter 2017, arXiv:1706.02515")
 class selu:
     """y = 1.0507 x for x > 0, else 1.7581 (exp(x) - 1); dy/dx = 1.0507 or 1.7581 exp(x)."""
+
+    benchmarks = sizes.elementwise()
 
     def forward(x):
         return 1.0507009873554805 * x if x > 0.0 else 1.7580993408473768 * math.expm1(x)
@@ -27,3 +30,6 @@ class selu:
     def reference(x):
         negative = 1.6732632423543772848170429916717 * (np.exp(np.minimum(x, 0.0)) - 1.0)
         return 1.0507009873554804934193349852946 * np.where(x > 0.0, x, negative)
+
+    def in_torch(torch, x):
+        return torch.nn.functional.selu(x)

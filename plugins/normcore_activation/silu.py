@@ -15,6 +15,7 @@ import numpy as np
 import normcore
 from normcore.kernels.approximations import is_single
 from normcore.testing.samples import Sample
+from normcore_activation import sizes
 
 
 @normcore.elementwise(
@@ -32,6 +33,7 @@ class silu:
         Sample("beta 0 is x / 2", shape=(2, 3, 4, 5), params={"beta": 0.0}),
         Sample("a negative beta mirrors it", shape=(17,), params={"beta": -1.5}),
     )
+    benchmarks = sizes.elementwise()
 
     def forward(x, beta):
         z = beta * x
@@ -49,3 +51,6 @@ class silu:
 
     def reference(x, beta):
         return x * 0.5 * (1.0 + np.tanh(0.5 * beta * x))
+
+    def in_torch(torch, x, beta):
+        return torch.nn.functional.silu(x) if beta == 1.0 else x * torch.sigmoid(beta * x)

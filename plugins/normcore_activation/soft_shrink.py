@@ -10,6 +10,7 @@ import numpy as np
 
 import normcore
 from normcore.testing.samples import ErrorSample, Sample
+from normcore_activation import sizes
 
 
 @normcore.elementwise(source="Donoho 1995, De-noising by soft-thresholding")
@@ -23,6 +24,7 @@ class soft_shrink:
         Sample("lambd 0 is the identity", shape=(4, 6), params={"lambd": 0.0}),
     )
     error_samples = (ErrorSample("a distance below 0", {"lambd": -0.1}, None, "lambd"),)
+    benchmarks = sizes.elementwise()
 
     def check(self):
         if not self.lambd >= 0.0:
@@ -37,3 +39,6 @@ class soft_shrink:
 
     def reference(x, lambd):
         return np.maximum(x - lambd, 0.0) - np.maximum(-x - lambd, 0.0)
+
+    def in_torch(torch, x, lambd):
+        return torch.nn.functional.softshrink(x, lambd)

@@ -14,6 +14,7 @@ import numpy as np
 import normcore
 from normcore.kernels.approximations import log1p_unit
 from normcore.testing.samples import ErrorSample, Sample
+from normcore_activation import sizes
 
 
 @normcore.elementwise(source="Dugas, Bengio, Bélisle, Nadeau and Garcia 2001, NIPS 13")
@@ -29,6 +30,7 @@ class softplus:
         Sample("a low threshold leaves a jump", shape=(2, 3, 4), params={"beta": 0.5, "threshold": 1.0}),
     )
     error_samples = (ErrorSample("a division by beta", {"beta": 0.0}, None, "beta"),)
+    benchmarks = sizes.elementwise()
 
     def check(self):
         if not self.beta > 0.0:
@@ -48,3 +50,6 @@ class softplus:
 
     def reference(x, beta, threshold):
         return np.where(beta * x > threshold, x, np.logaddexp(0.0, beta * x) / beta)
+
+    def in_torch(torch, x, beta, threshold):
+        return torch.nn.functional.softplus(x, beta, threshold)

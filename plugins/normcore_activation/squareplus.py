@@ -14,6 +14,7 @@ import numpy as np
 
 import normcore
 from normcore.testing.samples import ErrorSample, Sample
+from normcore_activation import sizes
 
 
 @normcore.elementwise(source="Barron 2021, arXiv:2112.11687")
@@ -28,6 +29,7 @@ class squareplus:
         Sample("both tails", shape=(2, 3, 4), low=-100.0, high=100.0, params={"b": 1.0}),
     )
     error_samples = (ErrorSample("b = 0 is relu", {"b": 0.0}, None, "relu"),)
+    benchmarks = sizes.elementwise()
 
     def check(self):
         if not self.b > 0.0:
@@ -48,3 +50,6 @@ class squareplus:
 
     def reference(x, b):
         return 0.5 * (x + np.hypot(x, np.sqrt(b)))
+
+    def in_torch(torch, x, b):
+        return 0.5 * (x + torch.sqrt(x * x + b))

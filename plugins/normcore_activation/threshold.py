@@ -9,6 +9,7 @@ import numpy as np
 
 import normcore
 from normcore.testing.samples import Sample
+from normcore_activation import sizes
 
 
 @normcore.elementwise(source="torch.nn.Threshold")
@@ -22,6 +23,7 @@ class threshold:
         Sample("a jump at the threshold", shape=(3, 5, 7), params={"threshold": 0.5, "value": -2.0}),
         Sample("threshold 0, value 0 is relu", shape=(4, 6), params={"threshold": 0.0, "value": 0.0}),
     )
+    benchmarks = sizes.elementwise(threshold=0.5, value=-2.0)
 
     def forward(x, threshold, value):
         return value if x <= threshold else x
@@ -31,3 +33,6 @@ class threshold:
 
     def reference(x, threshold, value):
         return np.where(x <= threshold, value, x)
+
+    def in_torch(torch, x, threshold, value):
+        return torch.nn.functional.threshold(x, threshold, value)

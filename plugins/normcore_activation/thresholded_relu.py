@@ -7,6 +7,7 @@ Any shape, float32 and float64. NaN stays NaN.
 
 import normcore
 from normcore.testing.samples import Sample
+from normcore_activation import sizes
 
 
 @normcore.elementwise(source="Konda, Memisevic and Krueger 2015, arXiv:1402.3337; ONNX ThresholdedRelu")
@@ -19,6 +20,7 @@ class thresholded_relu:
         Sample("the default", shape=(3, 5, 7)),
         Sample("a negative alpha passes some negative values", shape=(4, 6), params={"alpha": -0.7}),
     )
+    benchmarks = sizes.elementwise()
 
     def forward(x, alpha):
         return 0.0 if x <= alpha else x
@@ -28,3 +30,6 @@ class thresholded_relu:
 
     def reference(x, alpha):
         return x * (x > alpha)
+
+    def in_torch(torch, x, alpha):
+        return torch.nn.functional.threshold(x, alpha, 0.0)
