@@ -1,0 +1,173 @@
+"""Gated units: the first half of an axis times an activation of the second half.
+
+An axis of 2 H entries in memory is (outer, 2 H, inner), so the halves of each outer part are two contiguous runs of
+L = H inner numbers, whatever the axis and the memory format: y (O, L) from x (O, 2, L), with vectors all along.
+`gated_kernels` writes the four kernels of one op from the gate's scalar functions, which are those of the elementwise
+op of that name.
+"""
+
+from typing import NamedTuple
+
+from normcore import Op, ParameterError, Plan, ShapeError, Tensor
+from normcore.kernels import CudaKernel, Kernel, cpu, cu, cuda, inline, prange
+from normcore.testing.samples import ErrorSample, Sample
+from normcore_activation.over_axis import logical_axis, physical_axis, split
+
+CHUNK = 16384  # outputs a task takes: 64 KB of float32
+
+SAMPLES = (
+    Sample("channels of a feature map", shape=(2, 6, 3, 7)),
+    Sample("features", shape=(5, 14)),
+    Sample("the last axis of a sequence", shape=(2, 3, 10), params={"axis": -1}),
+    Sample("the batch axis", shape=(4, 3), params={"axis": 0}),
+    Sample("a vector", shape=(34,), params={"axis": 0}),
+    Sample("an inner axis of a volume", shape=(2, 3, 2, 4, 3), params={"axis": 3}),
+    Sample("gates far out", shape=(3, 12), low=-30.0, high=30.0),
+)
+BENCHMARKS = (
+    Sample("a transformer's features", shape=(8192, 2048), params={"axis": -1}),
+    Sample("channels of large maps", shape=(32, 96, 55, 55)),
+    Sample("channels of small maps", shape=(32, 256, 14, 14)),
+    Sample("features", shape=(128, 1000)),
+)
+ERRORS = (
+    ErrorSample("an odd number of channels has no halves", {}, (2, 5, 3), "even"),
+    ErrorSample("no such axis", {"axis": 3}, (2, 4, 4), "axis 3"),
+    ErrorSample("no whole number", {"axis": 0.5}, None, "axis"),
+)
+
+
+class GatedKernels(NamedTuple):
+    forward: Kernel
+    backward: Kernel
+    forward_cuda: CudaKernel
+    backward_cuda: CudaKernel
+
+
+def gated_kernels(gate, slope) -> GatedKernels:
+    """Kernels of y = a gate(b) with da = dy gate(b), db = dy a slope(b, gate(b)). Both are inline functions."""
+
+    @inline
+    def forward_run(a, b, y):
+        for i in range(y.size):
+            y[i] = a[i] * gate(b[i])
+
+    @inline
+    def backward_run(a, b, dy, da, db):
+        for i in range(dy.size):
+            v = gate(b[i])
+            da[i] = dy[i] * v
+            db[i] = dy[i] * a[i] * slope(b[i], v)
+
+    @cpu
+    def gated_forward(x, y):
+        length = y.shape[1]
+        pieces = (length + CHUNK - 1) // CHUNK
+        group = max(1, CHUNK // length)  # short runs share a task
+        for task in prange((y.shape[0] + group - 1) // group * pieces):
+            first = task // pieces * group
+            lo = task % pieces * CHUNK
+            hi = min(length, lo + CHUNK)
+            for o in range(first, min(y.shape[0], first + group)):
+                forward_run(x[o, 0, lo:hi], x[o, 1, lo:hi], y[o, lo:hi])
+
+    @cpu
+    def gated_backward(x, dy, dx):
+        length = dy.shape[1]
+        pieces = (length + CHUNK - 1) // CHUNK
+        group = max(1, CHUNK // length)
+        for task in prange((dy.shape[0] + group - 1) // group * pieces):
+            first = task // pieces * group
+            lo = task % pieces * CHUNK
+            hi = min(length, lo + CHUNK)
+            for o in range(first, min(dy.shape[0], first + group)):
+                a, b = x[o, 0, lo:hi], x[o, 1, lo:hi]
+                backward_run(a, b, dy[o, lo:hi], dx[o, 0, lo:hi], dx[o, 1, lo:hi])
+
+    @cuda
+    def gated_forward_cuda(x, y):
+        length = y.shape[1]
+        for k in range(cu.grid(1), y.size, cu.gridsize(1)):
+            o = k // length
+            i = k - o * length
+            y[o, i] = x[o, 0, i] * gate(x[o, 1, i])
+
+    @cuda
+    def gated_backward_cuda(x, dy, dx):
+        length = dy.shape[1]
+        for k in range(cu.grid(1), dy.size, cu.gridsize(1)):
+            o = k // length
+            i = k - o * length
+            b = x[o, 1, i]
+            v = gate(b)
+            g = dy[o, i]
+            dx[o, 0, i] = g * v
+            dx[o, 1, i] = g * x[o, 0, i] * slope(b, v)
+
+    return GatedKernels(gated_forward, gated_backward, gated_forward_cuda, gated_backward_cuda)
+
+
+class Gated(Op):
+    """Base of the gated units; a subclass names its `kernels` and what the gate is to NumPy and torch."""
+
+    axis: int = 1
+
+    formats = ("channels_first", "channels_last")
+    samples, error_samples, benchmarks = SAMPLES, ERRORS, BENCHMARKS
+    cost = 32  # floating-point operations per output, about
+
+    def check(self):
+        if isinstance(self.axis, bool) or not isinstance(self.axis, int):
+            raise ParameterError("axis", "a whole number, negative ones counted from the end", self.axis)
+
+    def plan(self, x: Tensor) -> Plan:
+        axis = logical_axis(self.name, self.axis, x.shape)
+        if x.shape[axis] % 2:
+            raise ShapeError(
+                f"{self.name}: axis {self.axis} of {x.shape} has {x.shape[axis]} entries; an even number is needed, "
+                "since one half is multiplied with the activation of the other"
+            )
+        y = (*x.shape[:axis], x.shape[axis] // 2, *x.shape[axis + 1 :])
+        return Plan(y=y, flops=self.cost * x.size // 2)
+
+    def forward_cpu(self, t):
+        x, y = self._halves(t, t.x, t.y)
+        if y.size:
+            self.kernels.forward[t](x, y)
+
+    def backward_cpu(self, t):
+        if t.dx is not None and t.dx.size:
+            x, dy, dx = self._halves(t, t.x, t.dy, t.dx)
+            self.kernels.backward[t](x, dy, dx)
+
+    def forward_cuda(self, t):
+        x, y = self._halves(t, t.x, t.y)
+        if y.size:
+            self.kernels.forward_cuda[t, y.size](x, y)
+
+    def backward_cuda(self, t):
+        if t.dx is not None and t.dx.size:
+            x, dy, dx = self._halves(t, t.x, t.dy, t.dx)
+            self.kernels.backward_cuda[t, dy.size](x, dy, dx)
+
+    def _halves(self, t, x, y, *more):
+        """Arrays like x as (O, 2, L), the one like y as (O, L)."""
+        axis = physical_axis(self.axis % y.ndim, y.ndim, t.format)
+        outer, size, inner = split(y.shape, axis)
+        whole = (outer, 2, size * inner)
+        return x.reshape(whole), y.reshape(outer, size * inner), *(a.reshape(whole) for a in more)
+
+    def reference(self, x, **arrays):
+        a, b = np_halves(x, self.axis)
+        return a * self.gate_reference(b)
+
+    def in_torch(self, torch, x, *, training, **arrays):
+        a, b = x.chunk(2, self.axis)
+        return a * self.gate_torch(torch, b)
+
+
+def np_halves(x, axis):
+    half = x.shape[axis] // 2
+    first = tuple(slice(0, half) if k == axis % x.ndim else slice(None) for k in range(x.ndim))
+    second = tuple(slice(half, None) if k == axis % x.ndim else slice(None) for k in range(x.ndim))
+    return x[first], x[second]
