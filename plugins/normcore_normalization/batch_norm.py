@@ -33,6 +33,7 @@ import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.testing.samples import ErrorSample, Sample
+from normcore_normalization.channel_columns import backward_columns, forward_columns
 from normcore_normalization.channel_cuda import (
     count_cuda,
     finish_cuda,
@@ -59,6 +60,10 @@ from normcore_normalization.channel_scalars import (
     THREADS,
 )
 
+CHUNK = 65536  # values of a channels-last task, about: 256 KB, so that merging the tasks' sums costs little
+COLUMNS = (
+    1024  # rows up to which a task takes columns instead, if there are at least 256: they fit the L2 cache
+)
 WIDTH = 512  # values of a line, about: 2 KB, so that vectors are long and all a line needs fits the L1 cache
 
 
@@ -117,7 +122,7 @@ class BatchNorm(
             raise ShapeError(f"batch_norm: expected an input (N, C) or (N, C, *spatial), got {x.shape}")
         channels = x.shape[1]
         rows = x.size // max(1, channels)
-        chunks = max(1, min(64, rows // 32, x.size // 8192))
+        chunks = max(1, min(64, rows // 32, x.size // CHUNK))
         width = channels * max(1, min(rows, WIDTH // max(1, channels)))
         per_channel = Array((channels,))
         state = {}
@@ -149,9 +154,12 @@ class BatchNorm(
             self._check_count(t.x, t.shift.size)
             running = (t.running_mean, t.running_var) if self._moves(t) else (none, none)
             momentum = self._momentum(t)
-            if rows:
+            scratch = (t.line, t.partial, t.sums)
+            if rows and _by_columns(x):
+                extent = (_columns(x), self.eps, momentum)
+                forward_columns[t](x, y, gamma, beta, *running, *saved, *scratch, *extent, t.e)
+            elif rows:
                 lines = (*_lines(t.x, t.line), *_lines(t.y, t.line))
-                scratch = (t.line, t.partial, t.sums)
                 forward_lines[t](*lines, gamma, beta, *running, *saved, *scratch, self.eps, momentum, t.e)
             else:
                 forward_planes[t](x, y, gamma, beta, *running, *saved, self.eps, momentum, t.e)
@@ -169,9 +177,12 @@ class BatchNorm(
         none = t.shift[:0]
         parameters = (t.gamma, t.beta, t.dgamma, t.dbeta) if self.affine else (none,) * 4
         share = 1.0 / max(1, t.x.size // t.shift.size) if self._uses_batch(t) else 0.0
-        if rows:
+        scratch = (t.line, t.partial, t.sums)
+        if rows and _by_columns(x):
+            saved = (t.shift, t.rest, t.scale)
+            backward_columns[t](x, dy, dx, *parameters, *saved, *scratch, _columns(x), share, wanted, t.e)
+        elif rows:
             lines = [part for array in (x, dy, dx) for part in _lines(array, t.line)]
-            scratch = (t.line, t.partial, t.sums)
             backward_lines[t](*lines, *parameters, t.shift, t.rest, t.scale, *scratch, share, wanted, t.e)
         else:
             backward_planes[t](x, dy, dx, *parameters, t.shift, t.rest, t.scale, share, wanted, t.e)
@@ -268,6 +279,15 @@ def _flat(x, y, format):
         return x.reshape(shape), y.reshape(shape), True
     shape = (x.shape[0], x.shape[1], math.prod(x.shape[2:]))
     return x.reshape(shape), y.reshape(shape), False
+
+
+def _by_columns(x):
+    return 0 < x.shape[0] <= COLUMNS and x.shape[1] >= 256
+
+
+def _columns(x):
+    """Columns of a task: 256 KB of x, in whole cache lines."""
+    return max(64, min(256, CHUNK // x.shape[0] // 64 * 64))
 
 
 def _lines(x, line):

@@ -5,65 +5,33 @@ x (M, C) comes as lines (R, W) of W / C rows each, so that few channels make lon
 than a line; what belongs to a channel is repeated W / C times in `line` (6, W).
 """
 
-from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, real, wide
-from normcore_normalization.channel_planes import (
-    keep_statistics,
-    move_running,
+import math
+
+from normcore.kernels import cpu, inline, prange, real, wide
+from normcore_normalization.channel_planes import keep_statistics
+from normcore_normalization.channel_rows import (
+    add_wide,
+    gradient_rows,
+    keep_all,
+    moments,
+    move_all,
+    move_wide,
+    normalize_row,
+    normalize_rows,
+    one_gradient_sums,
+    one_sums,
+    row_gradient,
+    set_zero,
+    sum_gradient_rows,
+    sum_rows,
 )
 from normcore_normalization.channel_scalars import (
-    affine,
-    centered,
     parameter,
-    trusted,
 )
 
-LINES = 128  # the same for channels last, where a line adds one value to each sum
-
-
-@inline
-def four_line_sums(p, q, r, s, shift, total, squares):
-    for i in range(total.size):
-        t = p[i] - shift[i]
-        u = q[i] - shift[i]
-        v = r[i] - shift[i]
-        w = s[i] - shift[i]
-        total[i] += (t + u) + (v + w)
-        squares[i] += (t * t + u * u) + (v * v + w * w)
-
-
-@inline
-def line_sums(p, shift, total, squares):
-    for i in range(p.size):
-        u = p[i] - shift[i]
-        total[i] += u
-        squares[i] += u * u
-
-
-@inline
-def line_at(x, tail, r):
-    """Line r, or the tail behind the last one."""
-    return x[r] if r < x.shape[0] else tail
-
-
-@inline
-def sum_lines(x, tail, first, last, shift, total, squares):
-    whole = first + max(0, min(last, x.shape[0]) - first) // 4 * 4
-    for r in range(first, whole, 4):
-        four_line_sums(x[r], x[r + 1], x[r + 2], x[r + 3], shift, total, squares)
-    for r in range(whole, last):
-        line_sums(line_at(x, tail, r), shift, total, squares)
-
-
-@inline
-def set_zero(target):
-    for i in range(target.size):
-        target[i] = wide(0)
-
-
-@inline
-def add_wide(source, target):
-    for c in range(source.size):
-        target[c] += wide(source[c])
+LINES = (
+    128  # rows summed in the kernel's own precision before float64 takes over: a line adds one value to a sum
+)
 
 
 @inline
@@ -78,8 +46,7 @@ def clear_sums(partial, sums):
 def fold(line, target):
     """Add the repetitions of each channel in a line (W,) to target (C,) float64, and clear the line."""
     for lo in range(0, line.size, target.size):
-        add_wide(line[lo : lo + target.size], target)
-    set_zero(line)
+        move_wide(line[lo : lo + target.size], target)
 
 
 @inline
@@ -124,17 +91,49 @@ def column_statistics_wide(x, tail, c, channels):
 @inline
 def first_shift(x, tail, shift, line, partial, sums):
     """A shift for each channel: the mean of its first few values."""
-    lines = min(4, x.shape[0]) if x.shape[0] > 0 else 1
+    lines = min(4, x.shape[0])
+    first = x[0] if lines > 0 else tail
     for c in range(shift.size):
-        shift[c] = line_at(x, tail, 0)[c]
+        shift[c] = first[c]
     repeat(shift, line[0])
     clear_sums(partial[0], sums[0])
-    sum_lines(x, tail, 0, lines, line[0], partial[0, 0], partial[0, 1])
+    if lines > 0:
+        sum_rows(x, 0, lines, 0, x.shape[1], line[0], partial[0, 0], partial[0, 1])
+    else:
+        one_sums(tail, line[0], partial[0, 0], partial[0, 1])
     fold(partial[0, 0], sums[0, 0])
-    count = lines * line_at(x, tail, 0).size // shift.size
+    count = max(1, lines) * first.size // shift.size
     for c in range(shift.size):
         shift[c] += real(sums[0, 0, c] / wide(count))
     repeat(shift, line[0])
+
+
+@inline
+def finish_channels(
+    x,
+    tail,
+    lo,
+    hi,
+    total,
+    squares,
+    eps,
+    momentum,
+    running_mean,
+    running_var,
+    shift,
+    rest,
+    scale,
+):
+    """From the sums of channels lo to hi, relative to shift, to what normalizing needs."""
+    channels = shift.size
+    count = wide((x.size + tail.size) // channels)
+    if moments(total, squares, shift[lo:hi], count, eps) > 0:
+        for c in range(lo, hi):
+            if math.isnan(squares[c - lo]):
+                total[c - lo], squares[c - lo] = column_statistics_wide(x, tail, c, channels)
+    keep_all(total, squares, eps, shift[lo:hi], rest[lo:hi], scale[lo:hi])
+    if running_mean.size > 0:
+        move_all(total, squares, count, momentum, running_mean[lo:hi], running_var[lo:hi])
 
 
 @inline
@@ -150,9 +149,11 @@ def repeat_parameters(gamma, beta, shift, rest, scale, line):
 
 
 @inline
-def normalize_line(x, y, shift, rest, a, b, e):
-    for i in range(x.size):
-        y[i] = epilogue(affine(x[i], shift[i], rest[i], a[i], b[i]), e)
+def normalize_lines(x, tail, y, y_tail, first, last, line, e):
+    whole = min(last, x.shape[0])
+    normalize_rows(x, y, first, whole, 0, x.shape[1], line[0], line[1], line[2], line[3], e)
+    if whole < last:
+        normalize_row(tail, y_tail, line[0], line[1], line[2], line[3], e)
 
 
 @cpu
@@ -186,25 +187,20 @@ def forward_lines(
         clear_sums(partial[k], sums[k])
         last = min(lines, k * step + step)
         for lo in range(k * step, last, LINES):
-            sum_lines(x, tail, lo, min(last, lo + LINES), line[0], partial[k, 0], partial[k, 1])
+            whole = min(last, lo + LINES, x.shape[0])
+            sum_rows(x, lo, whole, 0, x.shape[1], line[0], partial[k, 0], partial[k, 1])
+            if whole < min(last, lo + LINES):
+                one_sums(tail, line[0], partial[k, 0], partial[k, 1])
             fold(partial[k, 0], sums[k, 0])
             fold(partial[k, 1], sums[k, 1])
     merge(sums)
-    count = wide((x.size + tail.size) // channels)
-    for c in range(channels):
-        total, squares = sums[0, 0, c], sums[0, 1, c]
-        mean = wide(shift[c]) + total / count
-        var = (squares - total * total / count) / count
-        if not trusted(total, squares, count, eps):
-            mean, var = column_statistics_wide(x, tail, c, channels)
-        keep_statistics(c, mean, var, eps, shift, rest, scale)
-        move_running(c, mean, var, count, momentum, running_mean, running_var)
+    total, squares = sums[0, 0], sums[0, 1]
+    moving = (momentum, running_mean, running_var)
+    finish_channels(x, tail, 0, channels, total, squares, eps, *moving, shift, rest, scale)
     repeat_parameters(gamma, beta, shift, rest, scale, line)
     for k in prange(chunks):
         j = chunks - 1 - k  # what was read last is still in the cache
-        for r in range(j * step, min(lines, j * step + step)):
-            source, target = line_at(x, tail, r), line_at(y, y_tail, r)
-            normalize_line(source, target, line[0], line[1], line[2], line[3], e)
+        normalize_lines(x, tail, y, y_tail, j * step, min(lines, j * step + step), line, e)
 
 
 @cpu
@@ -217,26 +213,7 @@ def infer_lines(
     lines = x.shape[0] + min(1, tail.size)
     step = (lines + chunks - 1) // chunks
     for k in prange(chunks):
-        for r in range(k * step, min(lines, k * step + step)):
-            source, target = line_at(x, tail, r), line_at(y, y_tail, r)
-            normalize_line(source, target, line[0], line[1], line[2], line[3], e)
-
-
-@inline
-def line_gradient_sums(x, dy, shift, rest, a, b, total, along, e):
-    for i in range(x.size):
-        z = affine(x[i], shift[i], rest[i], a[i], b[i])
-        g = epilogue_gradient(z, z, dy[i], e)
-        total[i] += g
-        along[i] += g * centered(x[i], shift[i], rest[i])
-
-
-@inline
-def line_input_gradient(x, dy, dx, shift, rest, a, b, mean_g, slope, e):
-    for i in range(x.size):
-        z = affine(x[i], shift[i], rest[i], a[i], b[i])
-        g = epilogue_gradient(z, z, dy[i], e)
-        dx[i] = a[i] * (g - mean_g[i] - centered(x[i], shift[i], rest[i]) * slope[i])
+        normalize_lines(x, tail, y, y_tail, k * step, min(lines, k * step + step), line, e)
 
 
 @cpu
@@ -270,9 +247,11 @@ def backward_lines(
         clear_sums(partial[k], sums[k])
         last = min(lines, k * step + step)
         for lo in range(k * step, last, LINES):
-            for r in range(lo, min(last, lo + LINES)):
-                p, g = line_at(x, tail, r), line_at(dy, dy_tail, r)
-                line_gradient_sums(p, g, line[0], line[1], line[2], line[3], partial[k, 0], partial[k, 1], e)
+            whole = min(last, lo + LINES, x.shape[0])
+            s, d, a, b, total, along = line[0], line[1], line[2], line[3], partial[k, 0], partial[k, 1]
+            sum_gradient_rows(x, dy, lo, whole, 0, x.shape[1], s, d, a, b, total, along, e)
+            if whole < min(last, lo + LINES):
+                one_gradient_sums(tail, dy_tail, s, d, a, b, total, along, e)
             fold(partial[k, 0], sums[k, 0])
             fold(partial[k, 1], sums[k, 1])
     merge(sums)
@@ -288,6 +267,9 @@ def backward_lines(
         repeat(line[5, :channels], line[5])
         for k in prange(chunks):
             j = chunks - 1 - k
-            for r in range(j * step, min(lines, j * step + step)):
-                p, g, d = line_at(x, tail, r), line_at(dy, dy_tail, r), line_at(dx, dx_tail, r)
-                line_input_gradient(p, g, d, line[0], line[1], line[2], line[3], line[4], line[5], e)
+            last = min(lines, j * step + step)
+            whole = min(last, x.shape[0])
+            s, d, a, b, mean_g, slope = line[0], line[1], line[2], line[3], line[4], line[5]
+            gradient_rows(x, dy, dx, j * step, whole, 0, x.shape[1], s, d, a, b, mean_g, slope, e)
+            if whole < last:
+                row_gradient(tail, dy_tail, dx_tail, s, d, a, b, mean_g, slope, e)

@@ -27,8 +27,8 @@ def trusted(total, squares, count, eps):
     """Whether sums of u and u^2 give the variance: finite, shift near the mean, squares not underflown."""
     shifted = total * total / count
     spread = squares - shifted
-    visible = spread > count * wide(1e-30) or eps > wide(1e-20)
-    return squares < INFINITY and shifted <= wide(FAR) * spread and visible
+    visible = (spread > count * wide(1e-30)) | (eps > wide(1e-20))
+    return (squares < INFINITY) & (shifted <= wide(FAR) * spread) & visible
 
 
 @inline
