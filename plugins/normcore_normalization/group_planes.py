@@ -1,0 +1,261 @@
+"""Statistics of groups of channels on the CPU, channels first: group_norm, instance_norm, mean_variance_norm.
+
+A group is P neighbouring channels of one sample: P * S contiguous elements, which stay in the cache between the
+pass that sums them and the one that normalizes them. Row r = n * G + g of `shift`, `rest`, `scale` belongs to
+group g of sample n, row g to group g of all samples where the batch shares its statistics. That case, and few
+groups with many elements, go plane by plane: each plane's mean and sum of squares about it into `part`, merged in
+order (Chan, Golub and LeVeque 1979), then each plane normalized.
+
+Backward, with h = gamma * g (g: the gradient before the epilogue) over the m elements of a row:
+    dx = scale * (h - mean(h) - xhat * mean(h * xhat) * bend)
+    dbeta_c = sum of g, dgamma_c = sum of g * xhat over channel c
+so the two sums of each plane, kept in `part`, serve the parameters and, weighted by gamma, the row.
+"""
+
+from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, real, wide
+from normcore_normalization.channel_scalars import affine, centered, parameter
+from normcore_normalization.row_statistics import BLOCK, keep_row, row_statistics
+
+
+@inline
+def count_of(positions, chunks, k):
+    """How many positions chunk k of a plane has."""
+    step = (positions + chunks - 1) // chunks
+    return wide(max(0, min(positions, k * step + step) - k * step))
+
+
+@inline
+def merge_row(r, part, positions, per_sample, groups, eps, shift, rest, scale, bend):
+    """Row r from part (N, K, C, 2): mean and sum of squares about it of each channel's chunks."""
+    batch, chunks, channels, _ = part.shape
+    width = channels // groups
+    first = r // groups if per_sample else 0
+    last = first + 1 if per_sample else batch
+    c0 = r % groups * width
+    origin = part[first, 0, c0, 0]
+    total = wide(0)
+    for n in range(first, last):
+        for k in range(chunks):
+            count = count_of(positions, chunks, k)
+            for c in range(c0, c0 + width):
+                if count > wide(0):
+                    total += count * (part[n, k, c, 0] - origin)
+    m = wide((last - first) * positions * width)
+    mean = origin + total / m
+    squares = wide(0)
+    for n in range(first, last):
+        for k in range(chunks):
+            count = count_of(positions, chunks, k)
+            for c in range(c0, c0 + width):
+                if count > wide(0):
+                    u = part[n, k, c, 0] - mean
+                    squares += part[n, k, c, 1] + count * u * u
+    keep_row(r, mean, squares / m, eps, shift, rest, scale, bend)
+
+
+@inline
+def normalize_block(x, y, s, d, a, b, e):
+    for i in range(x.size):
+        y[i] = epilogue(affine(x[i], s, d, a, b), e)
+
+
+@inline
+def normalize_plane(x, y, r, c, gamma, beta, shift, rest, scale, e):
+    a = scale[r] * parameter(gamma, c, 1)
+    normalize_block(x, y, shift[r], rest[r], a, parameter(beta, c, 0), e)
+
+
+@inline
+def normalize_columns(x, y, gamma, beta, s, d, a, e):
+    """A row of single-element planes: gamma and beta (P,) of its channels."""
+    for i in range(x.size):
+        y[i] = epilogue(affine(x[i], s, d, a * gamma[i], beta[i]), e)
+
+
+@cpu
+def forward_groups(x, flat, y, gamma, beta, shift, rest, scale, bend, groups, eps, e):
+    """x, y (R, P, S); flat: x as (R, P * S)."""
+    rows, width, positions = x.shape
+    for r in prange(rows):
+        mean, var = row_statistics(flat[r], eps * eps if bend.size > 0 else eps)
+        keep_row(r, mean, var, eps, shift, rest, scale, bend)
+        c0 = r % groups * width
+        if positions == 1 and gamma.size > 0:
+            g, b = gamma[c0 : c0 + width], beta[c0 : c0 + width]
+            normalize_columns(x[r, :, 0], y[r, :, 0], g, b, shift[r], rest[r], scale[r], e)
+        elif gamma.size == 0:
+            for p in range(width):
+                normalize_plane(x[r, p], y[r, p], r, p, gamma, beta, shift, rest, scale, e)
+        else:
+            for p in range(width):
+                normalize_plane(x[r, p], y[r, p], r, c0 + p, gamma, beta, shift, rest, scale, e)
+
+
+@cpu
+def plane_statistics(x, part, eps):
+    """part (N, 1, C, 2) from x (N, C, S)."""
+    channels = x.shape[1]
+    for j in prange(x.shape[0] * channels):
+        n = j // channels
+        c = j - n * channels
+        mean, var = row_statistics(x[n, c], eps)
+        part[n, 0, c, 0] = mean
+        part[n, 0, c, 1] = var * wide(x.shape[2])
+
+
+@cpu
+def merge_groups(part, positions, per_sample, groups, eps, shift, rest, scale, bend):
+    for r in prange(shift.size):
+        merge_row(r, part, positions, per_sample, groups, eps, shift, rest, scale, bend)
+
+
+@cpu
+def normalize_planes(x, y, gamma, beta, shift, rest, scale, per_sample, groups, e):
+    """x, y (N, C, S), the statistics given."""
+    channels = x.shape[1]
+    width = channels // groups
+    for j in prange(x.shape[0] * channels):
+        n = j // channels
+        c = j - n * channels
+        r = c // width + (n * groups if per_sample else 0)
+        normalize_plane(x[n, c], y[n, c], r, c, gamma, beta, shift, rest, scale, e)
+
+
+@inline(reassociate=True)
+def gradient_sums(x, dy, s, d, a, b, e):
+    """Sums of g and g * (x - mean) over one block."""
+    total = real(0)
+    along = real(0)
+    for i in range(x.size):
+        z = affine(x[i], s, d, a, b)
+        g = epilogue_gradient(z, z, dy[i], e)
+        total += g
+        along += g * centered(x[i], s, d)
+    return total, along
+
+
+@inline
+def plane_sums(x, dy, part, r, c, gamma, beta, shift, rest, scale, e):
+    """part (2,): the sums of g and g * xhat over the plane of channel c."""
+    s, d = shift[r], rest[r]
+    a = scale[r] * parameter(gamma, c, 1)
+    b = parameter(beta, c, 0)
+    total = wide(0)
+    along = wide(0)
+    for lo in range(0, x.size, BLOCK):
+        hi = min(x.size, lo + BLOCK)
+        g, gu = gradient_sums(x[lo:hi], dy[lo:hi], s, d, a, b, e)
+        total += wide(g)
+        along += wide(gu)
+    part[0] = total
+    part[1] = along * wide(scale[r])
+
+
+@inline
+def input_gradient(x, dy, dx, s, d, a, b, inverse, factor, mean_h, slope, e):
+    for i in range(x.size):
+        z = affine(x[i], s, d, a, b)
+        g = epilogue_gradient(z, z, dy[i], e)
+        dx[i] = inverse * (factor * g - mean_h - centered(x[i], s, d) * slope)
+
+
+@inline
+def plane_gradient(x, dy, dx, r, c, gamma, beta, shift, rest, scale, mean_h, slope, e):
+    """slope: the mean of h * xhat, times bend / sigma."""
+    factor = parameter(gamma, c, 1)
+    a = scale[r] * factor
+    b = parameter(beta, c, 0)
+    input_gradient(x, dy, dx, shift[r], rest[r], a, b, scale[r], factor, mean_h, slope, e)
+
+
+@inline
+def row_means(r, part, count, per_sample, groups, gamma, scale, bend):
+    """mean(h), and mean(h * xhat) * bend * scale, of row r from part (N, K, C, 2)."""
+    batch, chunks, channels, _ = part.shape
+    width = channels // groups
+    first = r // groups if per_sample else 0
+    last = first + 1 if per_sample else batch
+    c0 = r % groups * width
+    total = wide(0)
+    along = wide(0)
+    for n in range(first, last):
+        for k in range(chunks):
+            for c in range(c0, c0 + width):
+                factor = wide(parameter(gamma, c, 1))
+                total += factor * part[n, k, c, 0]
+                along += factor * part[n, k, c, 1]
+    m = wide((last - first) * width) * count
+    slope = along / m * wide(scale[r])
+    return real(total / m), real(slope * wide(bend[r]) if bend.size > 0 else slope)
+
+
+@inline
+def parameter_sums(part, dgamma, dbeta):
+    """dgamma and dbeta (C,) from part, in the order of samples and chunks."""
+    batch, chunks = part.shape[0], part.shape[1]
+    for c in range(dgamma.size):
+        total = wide(0)
+        along = wide(0)
+        for n in range(batch):
+            for k in range(chunks):
+                total += part[n, k, c, 0]
+                along += part[n, k, c, 1]
+        dgamma[c] = real(along)
+        dbeta[c] = real(total)
+
+
+@cpu
+def backward_planes(
+    x,
+    dy,
+    dx,
+    gamma,
+    beta,
+    dgamma,
+    dbeta,
+    shift,
+    rest,
+    scale,
+    bend,
+    part,
+    means,
+    per_sample,
+    groups,
+    fixed,
+    wanted,
+    e,
+):
+    """x, dy, dx (N, C, S); part (N, 1, C, 2), means (R, 2): scratch. fixed: the statistics were running ones."""
+    batch, channels, positions = x.shape
+    width = channels // groups
+    if per_sample and shift.size >= 8:  # a row's planes stay in the cache from one pass to the next
+        for r in prange(shift.size):
+            n = r // groups
+            c0 = r % groups * width
+            for c in range(c0, c0 + width):
+                plane_sums(x[n, c], dy[n, c], part[n, 0, c], r, c, gamma, beta, shift, rest, scale, e)
+            if wanted:
+                mean_h, slope = row_means(r, part, wide(positions), True, groups, gamma, scale, bend)
+                if fixed:
+                    mean_h, slope = real(0), real(0)
+                for c in range(c0, c0 + width):
+                    p, q, o = x[n, c], dy[n, c], dx[n, c]
+                    plane_gradient(p, q, o, r, c, gamma, beta, shift, rest, scale, mean_h, slope, e)
+    else:
+        for j in prange(batch * channels):
+            n = j // channels
+            c = j - n * channels
+            r = c // width + (n * groups if per_sample else 0)
+            plane_sums(x[n, c], dy[n, c], part[n, 0, c], r, c, gamma, beta, shift, rest, scale, e)
+        if wanted:
+            for r in prange(shift.size):
+                mean_h, slope = row_means(r, part, wide(positions), per_sample, groups, gamma, scale, bend)
+                means[r, 0] = real(0) if fixed else mean_h
+                means[r, 1] = real(0) if fixed else slope
+            for j in prange(batch * channels):
+                n = j // channels
+                c = j - n * channels
+                r = c // width + (n * groups if per_sample else 0)
+                p, q, o = x[n, c], dy[n, c], dx[n, c]
+                plane_gradient(p, q, o, r, c, gamma, beta, shift, rest, scale, means[r, 0], means[r, 1], e)
+    parameter_sums(part, dgamma, dbeta)
