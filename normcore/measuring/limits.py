@@ -98,7 +98,7 @@ def peak_rate(device: Device, dtype: str = "float32", seconds: float = 0.3) -> f
 def _device_peak(device: Any, dtype: str, seconds: float) -> float:
     side = PEAK_SIDE if device.free_memory() > 1 << 30 and device.title != "simulator" else 64
     a, b, c = (device.array(np.zeros((side, side)), dtype) for _ in range(3))
-    return 2 * math.pow(side, 3) / _seconds(device, lambda: device.matmul(a, b, c), seconds)
+    return float(2 * side**3 / _seconds(device, lambda: device.matmul(a, b, c), seconds))
 
 
 def _seconds(device: Any, call: Any, seconds: float) -> float:
@@ -106,4 +106,4 @@ def _seconds(device: Any, call: Any, seconds: float) -> float:
     call()
     clocks = {} if device.name == "cpu" else {"limit": device.measure}
     timing = interleave({"limit": call}, rounds=9, seconds=seconds, clocks=clocks)
-    return min(timing.rounds["limit"])
+    return float(min(timing.rounds["limit"]))

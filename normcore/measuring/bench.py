@@ -1,0 +1,435 @@
+"""Timing one case: a row for each direction, with what the hardware allows and what PyTorch reaches beside it.
+
+All candidates of a row (our kernel, a copy of as many bytes, PyTorch in its forms) run in the same interleaved
+rounds. Every call takes the next of several sets of arrays, together larger than the largest cache where memory
+allows, so that no candidate finds its data there; small arrays stay in the cache, as they do in a network.
+
+Bytes that must move: each input and output of the direction once, parameters and state once in each way that the
+direction uses them. Forward: inputs, output, parameters, state. Backward: the output's gradient, the inputs'
+gradients, those of `x` and `y` that the op's backward needs, parameters and their gradients. What forward saves for
+backward is the kernel's own business and not counted.
+"""
+
+import math
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from normcore.bound_layer import Layer
+from normcore.devices import device as devices
+from normcore.errors import MemoryBudgetError
+from normcore.layout import logical_view, physical_shape, physical_view
+from normcore.measuring import limits, peer
+from normcore.measuring.cases import BenchCase, scale
+from normcore.measuring.correctness import Verdict, check
+from normcore.measuring.machine import last_level_bytes
+from normcore.measuring.timer import Timing, interleave
+
+DIRECTIONS = ("forward", "backward")
+MOST_SETS = 8
+TINY = 64  # elements of the input that shows what a call costs by itself
+DISPATCHES = 200
+
+
+@dataclass(frozen=True)
+class Settings:
+    """seconds: for a row's rounds. torch: the module, or None. compile: try torch.compile. directions: to time."""
+
+    seconds: float = 1.0
+    rounds: int = 15
+    torch: Any = None
+    compile: bool = False
+    directions: tuple[str, ...] = DIRECTIONS
+
+
+class _Rotation:
+    """Calls that take turns."""
+
+    def __init__(self, calls: list[Callable[[], object]]):
+        self.calls, self.next = calls, 0
+
+    def __call__(self) -> object:
+        call = self.calls[self.next]
+        self.next = (self.next + 1) % len(self.calls)
+        return call()
+
+
+def rotation(calls: list[Callable[[], object]]) -> Callable[[], object]:
+    """One call that runs the given ones in turn."""
+    return calls[0] if len(calls) == 1 else _Rotation(calls)
+
+
+class Bench:
+    """The measured limits of this run's devices, and the rows measured beside them."""
+
+    def __init__(self, settings: Settings = Settings()):
+        self.settings = settings
+        self._peaks: dict[tuple[str, str], float] = {}
+        self._dispatch: dict[Any, dict[str, float]] = {}
+        self.cache_bytes = last_level_bytes()
+
+    def peak(self, device: str, dtype: str) -> float:
+        """FLOP/s, measured once a run."""
+        key = (device, dtype)
+        if key not in self._peaks:
+            self._peaks[key] = limits.peak_rate(devices.get(device), dtype)
+        return self._peaks[key]
+
+    def limits(self) -> dict[str, Any]:
+        """For the machine's description: {"cpu": {"copy_gb_per_s": ...}} of the devices used so far."""
+        found: dict[str, Any] = {}
+        for device, dtype in self._peaks:
+            of = found.setdefault(device, {})
+            if "copy_gb_per_s" not in of:
+                of["copy_gb_per_s"] = limits.copy_rate(devices.get(device)) / 1e9
+            of[f"peak_gflops_{dtype}"] = self._peaks[device, dtype] / 1e9
+        return found
+
+    def rows(self, case: BenchCase) -> list[dict[str, Any]]:
+        """A row for each direction. Raises MemoryBudgetError when the case does not fit."""
+        self._fits(case)
+        verdict = check(case)
+        if verdict.forward is not True:
+            return [_row(case, d, verdict) for d in self._directions(case, None)]
+        sets = self._sets(case)
+        layers = [
+            Layer(case.op, list(case.shapes), case.device, case.dtype, case.memory_format)
+            for _ in range(sets)
+        ]
+        arrays = [case.host_inputs(seed) for seed in range(sets)]
+        inputs = [
+            tuple(_placed(layer, a) for a in given) for layer, given in zip(layers, arrays, strict=True)
+        ]
+        out = []
+        for direction in self._directions(case, layers[0]):
+            if verdict.of(direction) is not True:
+                out.append(_row(case, direction, verdict))
+            else:
+                out.append(self._measured(case, direction, verdict, layers, inputs, arrays))
+        return out
+
+    def _directions(self, case: BenchCase, layer: Layer | None) -> list[str]:
+        """backward only where there is one that runs."""
+        op = case.op
+        backward = op.differentiable and not op.shares_gradient
+        backward = backward and (layer is None or layer._binding.differentiable)
+        return [d for d in self.settings.directions if d == "forward" or backward]
+
+    def _fits(self, case: BenchCase) -> None:
+        needed = (
+            4 * case.elements * np.dtype(case.dtype).itemsize * (3 if self.settings.torch is not None else 1)
+        )
+        free = devices.get(case.device).free_memory()
+        if needed > 0.8 * free:
+            raise MemoryBudgetError(
+                f"{case.op.name} {case.shape_text} needs about {needed / 1e9:.1f} GB on {case.device}, "
+                f"{free / 1e9:.1f} GB are free; give a smaller --shape or --sweep"
+            )
+
+    def _sets(self, case: BenchCase) -> int:
+        """Sets of arrays that a row takes turns with: until they exceed the largest cache twice."""
+        nbytes = 4 * case.elements * np.dtype(case.dtype).itemsize  # inputs, outputs and their gradients
+        wanted = math.ceil(2 * self.cache_bytes / max(1, nbytes))
+        return max(1, min(MOST_SETS, wanted)) if case.sample.make is None else 1
+
+    # -- one row ----------------------------------------------------------------------------------------------
+
+    def _measured(
+        self,
+        case: BenchCase,
+        direction: str,
+        verdict: Verdict,
+        layers: list[Layer],
+        inputs: list[tuple[Any, ...]],
+        arrays: list[tuple[np.ndarray, ...]],
+    ) -> dict[str, Any]:
+        device: Any = layers[0].device
+        calls = _calls(case, direction, layers, inputs)
+        for call in calls:
+            call()  # compiles
+        nbytes = moved_bytes(layers[0], inputs[0], direction)
+        copies = [limits.copier(device, nbytes) for _ in calls]
+        candidates: dict[str, Callable[[], object]] = {
+            "normcore": rotation(calls),
+            "copy": rotation(list(copies)),
+        }
+        clocks: dict[str, Any] = {}
+        if case.device != "cpu":
+            clocks = {"normcore": device.measure, "copy": device.measure}
+        notes = self._add_torch(case, direction, layers[0], arrays, candidates, clocks)
+        timing = interleave(candidates, self.settings.rounds, self.settings.seconds, clocks)
+        row = _row(case, direction, verdict)
+        row.update(self._numbers(case, direction, layers[0], timing, nbytes))
+        row["sets"] = len(layers)
+        row["extra_bytes"] = extra_bytes(layers[0], calls[0])
+        row["dispatch_s"] = self._dispatch_seconds(case).get(direction)
+        if case.device != "cpu":
+            row.update(transfer_seconds(layers[0], arrays[0]))
+        if notes:
+            row["notes"] = notes
+        return row
+
+    def _numbers(
+        self, case: BenchCase, direction: str, layer: Layer, timing: Timing, nbytes: int
+    ) -> dict[str, Any]:
+        seconds = timing.median("normcore")
+        flops = layer._binding.plan.flops * (1 if direction == "forward" else 2)
+        peak = self.peak(case.device, case.dtype)
+        by_bytes = 1 / timing.ratio("normcore", "copy")[1]
+        by_flops = flops / peak / seconds
+        found = {
+            "median_s": seconds,
+            "spread": timing.spread("normcore"),
+            "interval_s": list(timing.interval("normcore")),
+            "rounds": len(timing.rounds["normcore"]),
+            "dropped_rounds": timing.dropped,
+            "bytes": nbytes,
+            "flops": flops,
+            "gb_per_s": nbytes / seconds / 1e9,
+            "gflops": flops / seconds / 1e9,
+            "copy_s": timing.median("copy"),
+            "share_of_limit": max(by_bytes, by_flops),
+            "bound_by": "bytes" if by_bytes >= by_flops else "flops",
+        }
+        formats = {n[6:]: timing.median(n) for n in timing.rounds if n.startswith("torch ")}
+        eager = [f for f in formats if f in peer.FORMATS]
+        if eager:
+            better = min(eager, key=lambda f: formats[f])
+            low, middle, high = timing.ratio(f"torch {better}", "normcore")
+            found.update(
+                torch_ratio=middle, torch_interval=[low, high], torch_format=better, torch_seconds=formats
+            )
+        if "compiled" in formats:
+            low, middle, high = timing.ratio("torch compiled", "normcore")
+            found.update(torch_compile_ratio=middle, torch_compile_interval=[low, high])
+        return found
+
+    def _add_torch(
+        self,
+        case: BenchCase,
+        direction: str,
+        layer: Layer,
+        arrays: list[tuple[np.ndarray, ...]],
+        candidates: dict[str, Callable[[], object]],
+        clocks: dict[str, Any],
+    ) -> list[str]:
+        """PyTorch's candidates; what kept one away is returned for the row."""
+        torch = self.settings.torch
+        if torch is None:
+            return []
+        if not type(case.op).has_torch():
+            return ["torch has no such op"]
+        if case.device == "cuda" and not torch.cuda.is_available():
+            return ["this torch has no CUDA"]
+        to_host = layer.device.to_host
+        other = peer.Peer(
+            torch,
+            case,
+            {k: np.array(to_host(a)) for k, a in layer.parameters.items()},
+            {k: np.array(to_host(a)) for k, a in layer.state.items()},
+        )
+        notes = []
+        try:
+            for format in other.formats():
+                candidates[f"torch {format}"] = rotation(other.calls(arrays, direction, format))
+        except NotImplementedError as reason:
+            return [f"torch: {reason}"]
+        if self.settings.compile:
+            quickest = min(other.formats(), key=lambda f: _quick(candidates[f"torch {f}"]))
+            calls, reason_text = peer.try_compiled(other, arrays, direction, quickest)
+            if calls is None:
+                notes.append(f"torch.compile: {reason_text}")
+            else:
+                candidates["torch compiled"] = rotation(calls)
+        if case.device == "cuda":
+            clocks.update({name: other.clock for name in candidates if name.startswith("torch ")})
+        return notes
+
+    def _dispatch_seconds(self, case: BenchCase) -> dict[str, float]:
+        """Seconds of a call that has next to nothing to do, by direction."""
+        key = (case.op, case.dtype, case.memory_format, case.device)
+        if key not in self._dispatch:
+            self._dispatch[key] = dispatch_seconds(case)
+        return self._dispatch[key]
+
+
+# -- what rows are made of ------------------------------------------------------------------------------------
+
+
+def _row(case: BenchCase, direction: str, verdict: Verdict) -> dict[str, Any]:
+    """A row without numbers: what was to be measured, and whether it is right."""
+    shapes = [list(s) for s in case.shapes]
+    correct = verdict.of(direction)
+    return {
+        "op": case.op.name,
+        "parameters": dict(case.sample.params),
+        "direction": direction,
+        "dtype": case.dtype,
+        "memory_format": case.memory_format,
+        "device": case.device,
+        "shape": shapes[0] if len(shapes) == 1 else shapes,
+        "elements": case.elements,
+        **dict.fromkeys(
+            (
+                "median_s",
+                "spread",
+                "gb_per_s",
+                "share_of_limit",
+                "extra_bytes",
+                "first_call_s",
+                "cached_load_s",
+            )
+        ),
+        "dispatch_s": None,
+        # Nothing is timed before its forward is right, nor a backward whose forward is not.
+        "correct": verdict.forward if correct is None and verdict.forward is not True else correct,
+        "checked_batch": verdict.batch,
+        "detail": verdict.detail,
+    }
+
+
+def _placed(layer: Layer, array: np.ndarray) -> Any:
+    """The logical array on the layer's device, in the layer's memory format."""
+    if layer.memory_format == "channels_last" and array.ndim > 2:
+        physical = np.ascontiguousarray(physical_view(array, "channels_last"))
+        return logical_view(layer.device.array(physical, str(array.dtype)), "channels_last")
+    return layer.device.array(array, str(array.dtype))
+
+
+def _calls(
+    case: BenchCase, direction: str, layers: list[Layer], inputs: list[tuple[Any, ...]]
+) -> list[Callable[[], object]]:
+    calls: list[Callable[[], object]] = []
+    for layer, given in zip(layers, inputs, strict=True):
+        calls.append(_forward(layer, given, case.training))
+        if direction == "backward":
+            calls[-1]()  # backward reads what forward saved
+            calls[-1] = _backward(layer)
+    return calls
+
+
+def _forward(layer: Layer, inputs: tuple[Any, ...], training: bool) -> Callable[[], object]:
+    forward = layer.forward
+    if len(inputs) == 1:
+        x = inputs[0]
+        return lambda: forward(x, training=training)
+    return lambda: forward(*inputs, training=training)
+
+
+def _backward(layer: Layer) -> Callable[[], object]:
+    tensor = next(iter(layer._binding.outputs.values()))
+    shape = physical_shape(tensor.shape, layer.memory_format)
+    values = np.random.default_rng(7).standard_normal(shape, np.float32)
+    dy = logical_view(layer.device.array(values, tensor.dtype), layer.memory_format)
+    backward = layer.backward
+    return lambda: backward(dy)
+
+
+def moved_bytes(layer: Layer, inputs: Iterable[Any], direction: str) -> int:
+    """Bytes that the direction must move, counted as the module's docstring says."""
+    op, binding = layer.op, layer._binding
+    xs = sum(int(x.nbytes) for x in inputs)
+    gradients = sum(int(x.nbytes) for x in inputs if x.dtype.kind == "f")
+    ys = sum(y.size * np.dtype(y.dtype).itemsize for y in binding.outputs.values())
+    first = next(iter(binding.outputs.values()))
+    dy = first.size * np.dtype(first.dtype).itemsize
+    parameters = sum(int(p.nbytes) for p in layer.parameters.values())
+    if direction == "forward":
+        return xs + ys + parameters + sum(int(s.nbytes) for s in layer.state.values())
+    needed = ("x" in op.backward_needs) * xs + ("y" in op.backward_needs) * ys
+    return dy + gradients + needed + 2 * parameters
+
+
+def extra_bytes(layer: Layer, call: Callable[[], object]) -> int:
+    """The most memory that a call has beyond its inputs, outputs and parameters.
+
+    What the op declares (saved and scratch arrays), copies in another memory format, and on the CPU whatever the
+    call allocates by itself (in steady state nothing).
+    """
+    declared = sum(
+        math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in layer._binding.arrays().values()
+    )
+    staged = sum(int(m.nbytes) for key, m in layer._memory.items() if key.endswith((" staged", " converted")))
+    if layer.device.name != "cpu":
+        return declared + staged
+    call()
+    tracemalloc.start(1)
+    try:
+        held, _ = tracemalloc.get_traced_memory()
+        call()
+        _, highest = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    allocated = max(0, highest - held)
+    return declared + staged + (allocated if allocated > 4096 else 0)  # views and tuples are not memory use
+
+
+def dispatch_seconds(case: BenchCase) -> dict[str, float]:
+    """Seconds of a call on a tiny input, by direction: what is left when there is nothing to compute."""
+    cls = type(case.op)
+    tiny = scale(cls, case.sample, TINY) or (cls.samples[0] if cls.samples else None)
+    if tiny is None or tiny.make is not None:
+        return {}
+    shapes = [(max(2, s[0]), *s[1:]) for s in tiny.input_shapes]  # one value per channel has no variance
+    small = BenchCase(
+        cls.make(**tiny.params), tiny, tuple(shapes), case.dtype, case.memory_format, case.device
+    )
+    layer = Layer(small.op, shapes, case.device, case.dtype, case.memory_format)
+    given = tuple(_placed(layer, a) for a in small.host_inputs(0))
+    calls = {"forward": _forward(layer, given, case.training)}
+    calls["forward"]()
+    if layer._binding.differentiable:
+        calls["backward"] = _backward(layer)
+    return {name: _host_seconds(layer.device, call) for name, call in calls.items()}
+
+
+def _host_seconds(device: Any, call: Callable[[], object]) -> float:
+    """The host's seconds per call, the median of rounds."""
+    call()
+    device.synchronize()
+    repeats = DISPATCHES if device.name == "cpu" or getattr(device, "title", "") != "simulator" else 3
+    rounds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        rounds.append((time.perf_counter() - started) / repeats)
+        device.synchronize()
+    return statistics.median(rounds)
+
+
+def transfer_seconds(layer: Layer, arrays: tuple[np.ndarray, ...]) -> dict[str, float]:
+    """Seconds to bring the inputs to the device, and the output back."""
+    device = layer.device
+    y = next(iter(layer._binding.outputs))
+    out = getattr(layer._t, y)
+
+    def to_device() -> None:
+        for a in arrays:
+            device.array(a, str(a.dtype))
+        device.synchronize()
+
+    def to_host() -> None:
+        device.to_host(out)
+
+    timing = interleave({"to": to_device, "from": to_host}, rounds=7, seconds=0.5)
+    return {"to_device_s": timing.median("to"), "to_host_s": timing.median("from")}
+
+
+def _quick(call: Callable[[], object]) -> float:
+    best = math.inf
+    for _ in range(3):
+        started = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def failed(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows whose kernels are wrong, or could not be checked."""
+    return [row for row in rows if row["correct"] is not True]
