@@ -34,16 +34,41 @@ def list_ops(outer: tuple[tuple[str, ...], bool], plugins: tuple[str, ...], as_j
 
 @command.command("show")
 @click.argument("name")
+@click.option(
+    "--kernel",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Print the generated source of its kernels instead, forward and backward, with the author's comments.",
+)
+@click.option(
+    "--plot",
+    metavar="FILE",
+    help="Draw value and derivative of an elementwise op into FILE.png or FILE.svg (needs matplotlib).",
+)
 @options.plugin
 @options.as_json
 @options.debug
 @click.pass_obj
-def show(outer: tuple[tuple[str, ...], bool], name: str, plugins: tuple[str, ...], as_json: bool) -> None:
+def show(
+    outer: tuple[tuple[str, ...], bool],
+    name: str,
+    kernel: str | None,
+    plot: str | None,
+    plugins: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Show one op: formula, parameters, arrays, devices, source."""
     registry = options.load_plugins((*outer[0], *plugins))
     found = registry.get("op", name)
     described = _described(found)
-    op = found.component
+    op: Any = found.component
+    if plot is not None:
+        from normcore_cli.plot_op import plot as draw
+
+        click.echo(f"{plot}: {draw(op, plot)}")
+    if kernel is not None:
+        _show_kernels(op, kernel, outer[1] or as_json)
+    if plot is not None or kernel is not None:
+        return
     if outer[1] or as_json:
         options.print_json(
             {**described, "doc": found.doc, "explanation": _explanation(op), "code": _code(op)}
@@ -63,6 +88,21 @@ def show(outer: tuple[tuple[str, ...], bool], name: str, plugins: tuple[str, ...
             click.echo(f"{key}: {', '.join(described[key])}")
     click.echo(f"source: {found.source or 'none given'}")
     click.echo(f"plugin: {described['plugin']}")
+
+
+def _show_kernels(op: Any, target: str, as_json: bool) -> None:
+    """The generated modules of the op's entry kernels, as they are compiled for float32."""
+    from normcore.testing.kernel_texts import kernel_texts
+
+    found = kernel_texts(op, target)
+    if as_json:
+        options.print_json([{"direction": k.direction, "kernel": k.kernel, "text": k.text} for k in found])
+        return
+    if not found:
+        why = "its output is its input's memory" if op.is_view else f"it has none on {target}"
+        click.echo(f"{op.name} launches no kernel of its own: {why}")
+    for k in found:
+        click.echo(f"# -- {op.name} {k.direction}: {k.kernel} {'-' * 40}\n{k.text}")
 
 
 def _list(plugins: tuple[str, ...], as_json: bool) -> None:

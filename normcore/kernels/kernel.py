@@ -72,6 +72,25 @@ def compile_only() -> Iterator[None]:
         _compile_only = before
 
 
+_recorded: "list[tuple[Kernel, Variant]] | None" = None
+
+
+@contextlib.contextmanager
+def recording() -> "Iterator[list[tuple[Kernel, Variant]]]":
+    """Inside, launches are noted in the list that it gives, and nothing is compiled or run."""
+    global _recorded
+    before, _recorded = _recorded, []
+    try:
+        with compile_only():  # which leaves the path of a usual launch as short as it is
+            yield _recorded
+    finally:
+        _recorded = before
+
+
+def _not_run(*arguments: Any) -> None:
+    """What a launch is while recording."""
+
+
 class KernelError(NormcoreError):
     """A kernel that Numba cannot compile; points at the author's file and line."""
 
@@ -145,6 +164,9 @@ class Kernel:
         return writer.write(entry)
 
     def _first(self, variant: Variant) -> Callable[..., None]:
+        if _recorded is not None:
+            _recorded.append((self, variant))
+            return _not_run
         opening = self._opening.get(variant)
         if opening is None:
             opening = self._opening[variant] = self._open(variant)
@@ -190,6 +212,9 @@ class CudaKernel(Kernel):
 
     def __getitem__(self, key: Any) -> Callable[..., None]:
         t, extent = key
+        if _recorded is not None:
+            _recorded.append((self, t.variant))
+            return _not_run
         ready = self._ready.get(t.variant)
         if ready is None:
             return self._first_launch(t, extent)

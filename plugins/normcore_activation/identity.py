@@ -11,7 +11,7 @@ import normcore
 from normcore_activation import sizes
 
 
-@normcore.elementwise(source="common usage; torch.nn.Identity")
+@normcore.elementwise(source="common usage; torch.nn.Identity", shares_gradient=True)
 class identity:
     """y = x; dy/dx = 1."""
 
