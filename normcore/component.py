@@ -25,7 +25,7 @@ class Parameter:
         return (
             self.annotation.__name__
             if isinstance(self.annotation, type)
-            else str(self.annotation).replace("typing.", "")
+            else str(self.annotation).replace("typing.", "").replace("collections.abc.", "")
         )
 
 

@@ -160,7 +160,7 @@ def _code(op: Any) -> str:
         if name.startswith(("forward", "derivative")) and inspect.isfunction(member):
             with contextlib.suppress(OSError, TypeError):
                 lines.append(inspect.cleandoc("\n" + inspect.getsource(member)).rstrip())
-    return "\n".join(lines)
+    return "\n\n".join(lines)
 
 
 def _plain(value: Any) -> str:

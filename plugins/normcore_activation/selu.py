@@ -1,8 +1,8 @@
 """selu: an elu scaled so that activations keep mean 0 and variance 1 from layer to layer.
 
 Forward   y = scale * x for x > 0, else scale * alpha * (e^x - 1)
-Gradient  dy/dx = scale for x > 0, else scale * alpha * e^x scale = 1.0507009873554805, alpha =
-          1.6732632423543772: the fixed point of the paper's equations 14
+Gradient  dy/dx = scale for x > 0, else scale * alpha * e^x
+          scale = 1.0507009873554805 and alpha = 1.6732632423543772: the fixed point of the paper's equations 14
 Numerics  scale * alpha = 1.7580993408473768 is one constant: one rounding less. expm1 as in elu.
 Any shape, float32 and float64.
 """

@@ -1,8 +1,11 @@
 """Commands that only look: lint, summary, ops, plugins, schema."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 PLUGIN = """
 import normcore
@@ -71,6 +74,52 @@ def test_ops(normcore: Any) -> None:
     unknown = normcore("ops", "show", "batchnorm")
     assert unknown.status == 2
     assert "did you mean 'batch_norm'?" in unknown.err
+
+
+def test_every_ops_kernels_can_be_shown(normcore: Any) -> None:
+    for device in ("cpu", "cuda"):
+        shown = normcore("ops", "show", "gelu", "--kernel", device)
+        assert shown.status == 0
+        # The author's comments are there, and both directions.
+        assert "# 2 sqrt(2/pi), times 0.044715" not in shown.out  # the other form of gelu
+        assert "# d/dt of -t Q(t), with its sign turned" in shown.out
+        assert "# -- gelu forward: gelu_forward" in shown.out and "def gelu_backward(" in shown.out
+    assert "load_pack(x, i)" in shown.out
+    listed = json.loads(normcore("ops", "show", "batch_norm", "--kernel", "cpu", "--json").out)
+    assert {k["direction"] for k in listed} == {"forward", "backward"}
+    assert all(f"def {k['kernel']}" in k["text"] or f"def _{k['kernel']}" in k["text"] for k in listed)
+    assert "launches no kernel of its own" in normcore("ops", "show", "flatten", "--kernel", "cpu").out
+
+
+def test_an_op_is_drawn(normcore: Any) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plot` brings matplotlib")
+    shown = normcore("ops", "show", "relu6", "--plot", "relu6.png")
+    assert shown.status == 0, shown.err
+    assert shown.out == "relu6.png: relu6, value and derivative for x from -8 to 8\n"
+    assert Path("relu6.png").read_bytes().startswith(b"\x89PNG")
+    assert normcore("ops", "show", "threshold", "--plot", "threshold.svg").status == 0
+    assert "<svg" in Path("threshold.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "said"),
+    [
+        ("batch_norm", "x.png", "only elementwise ops of one input can be drawn"),
+        ("add", "x.png", "only elementwise ops of one input can be drawn"),
+        ("elu", "x.pdf", "ending in .png or .svg"),
+        ("elu", "nowhere/x.png", "cannot be written"),
+    ],
+)
+def test_what_cannot_be_drawn_says_so(normcore: Any, name: str, file: str, said: str) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plot` brings matplotlib")
+    shown = normcore("ops", "show", name, "--plot", file)
+    assert shown.status == 2 and said in shown.err
+
+
+def test_drawing_without_matplotlib_says_how_to_get_it(normcore: Any, monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    shown = normcore("ops", "show", "elu", "--plot", "elu.png")
+    assert shown.status == 2 and 'pip install "normcore[plot]"' in shown.err
 
 
 def test_plugin_files(normcore: Any) -> None:
