@@ -12,12 +12,12 @@ import numpy as np
 from normcore import Op, ParameterError, Plan, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange
 from normcore.testing.samples import ErrorSample, Sample
-from normcore_activation.gated import CHUNK
+from normcore_activation.gated import CHUNK, inlined
 from normcore_activation.over_axis import logical_axis, physical_axis, split
 from normcore_activation.relu import relu
 
 _scalars = relu.scalars[""]
-_value, _slope = _scalars.forward, _scalars.derivatives[0]
+_value, _slope = inlined(_scalars.forward), inlined(_scalars.derivatives[0])
 
 
 @inline

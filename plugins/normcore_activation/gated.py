@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from normcore import Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels import CudaKernel, Kernel, cpu, cu, cuda, inline, prange
+from normcore.kernels.source import Function, read
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_activation.over_axis import logical_axis, physical_axis, split
 
@@ -44,8 +45,16 @@ class GatedKernels(NamedTuple):
     backward_cuda: CudaKernel
 
 
+def inlined(function: Function) -> Function:
+    """An elementwise op's scalar function, inlined whatever its size: a call left in a loop keeps it from vectorizing."""
+    assert function.python is not None
+    return read(function.python, function.name, scalar=True, force=True)
+
+
 def gated_kernels(gate, slope) -> GatedKernels:
     """Kernels of y = a gate(b) with da = dy gate(b), db = dy a slope(b, gate(b)). Both are inline functions."""
+
+    gate.force = slope.force = True  # see inlined
 
     @inline
     def forward_run(a, b, y):

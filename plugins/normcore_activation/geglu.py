@@ -7,11 +7,11 @@ float32 and float64. NaN and infinities as in gelu (gelu.py), then as the produc
 """
 
 from normcore.kernels import inline
-from normcore_activation.gated import Gated, gated_kernels
+from normcore_activation.gated import Gated, gated_kernels, inlined
 from normcore_activation.gelu import gelu
 
 _scalars = gelu.scalars["none"]
-_value, _slope = _scalars.forward, _scalars.derivatives[0]
+_value, _slope = inlined(_scalars.forward), inlined(_scalars.derivatives[0])
 
 
 @inline

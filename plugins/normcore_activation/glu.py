@@ -7,11 +7,11 @@ float32 and float64. NaN and infinities as in the sigmoid, then as the product h
 """
 
 from normcore.kernels import inline
-from normcore_activation.gated import Gated, gated_kernels
+from normcore_activation.gated import Gated, gated_kernels, inlined
 from normcore_activation.sigmoid import sigmoid
 
 _scalars = sigmoid.scalars[""]
-_value, _slope = _scalars.forward, _scalars.derivatives[0]
+_value, _slope = inlined(_scalars.forward), inlined(_scalars.derivatives[0])
 
 
 @inline

@@ -2,7 +2,7 @@
 
 A logical axis splits a contiguous array into (outer, size, inner). With inner 1 the axis is a row, contiguous; else
 a column, beside inner - 1 others, and kernels work on blocks of columns side by side, so that either is vector code.
-A block is narrow enough for its columns to stay in the second-level cache while they are read more than once.
+A block is small enough for its columns to stay in a cache while they are read more than once.
 """
 
 import math
@@ -11,7 +11,10 @@ from typing import NamedTuple
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.layout import physical_shape
 
-BLOCK = 1 << 17  # bytes of one array's block of columns
+BLOCK = (
+    1 << 21
+)  # bytes of one array's block of columns: long runs of memory beat a block that fits a nearer cache
+WIDEST = 4096  # columns of a block at most: a line of each array and the scratch fit the first-level cache
 NARROWEST = 64  # columns of a block at least, where there are as many
 ALIGNED = 16  # a block's width is a multiple of this: float32 in the widest vectors
 PARTS = (
@@ -58,7 +61,7 @@ def split(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
 def geometry(shape: tuple[int, ...], axis: int, itemsize: int) -> Geometry:
     """How the kernels see a physical shape. Depends on the shape alone."""
     outer, size, inner = split(shape, axis)
-    most = max(NARROWEST, BLOCK // max(1, size * itemsize))
+    most = min(WIDEST, max(NARROWEST, BLOCK // max(1, size * itemsize)))
     blocks = max(1, -(-inner // most), min(-(-TASKS // max(1, outer)), inner // NARROWEST))
     width = (inner + blocks * ALIGNED - 1) // (blocks * ALIGNED) * ALIGNED
     return Geometry(outer, size, inner, width, max(1, min(PARTS, outer * -(-inner // width) if width else 1)))

@@ -18,6 +18,7 @@ from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange, real, wide
 from normcore.kernels.warps import block_sum
 from normcore.testing.samples import ErrorSample, Sample
+from normcore_activation.gated import inlined
 from normcore_activation.leaky_relu import leaky_relu
 
 CHUNK = 16384  # numbers a task takes
@@ -26,7 +27,7 @@ PARTS = 64  # of the rows, each with its own sums
 THREADS = 256
 
 _scalars = leaky_relu.scalars[""]
-_value, _slope = _scalars.forward, _scalars.derivatives[0]
+_value, _slope = inlined(_scalars.forward), inlined(_scalars.derivatives[0])
 
 
 @inline

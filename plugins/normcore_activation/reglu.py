@@ -7,11 +7,11 @@ float32 and float64. NaN and infinities as in relu, then as the product has them
 """
 
 from normcore.kernels import inline
-from normcore_activation.gated import Gated, gated_kernels
+from normcore_activation.gated import Gated, gated_kernels, inlined
 from normcore_activation.relu import relu
 
 _scalars = relu.scalars[""]
-_value, _slope = _scalars.forward, _scalars.derivatives[0]
+_value, _slope = inlined(_scalars.forward), inlined(_scalars.derivatives[0])
 
 
 @inline

@@ -22,6 +22,7 @@ from normcore import Op, ParameterError, Plan, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange
 from normcore.random import philox, uniform, uniform_32, unit_32
 from normcore.testing.samples import ErrorSample, Sample
+from normcore_activation.gated import inlined
 from normcore_activation.leaky_relu import leaky_relu
 
 GROUP = 128  # elements that share 32 blocks of the generator (normcore.random)
@@ -29,7 +30,7 @@ TASK = 64  # groups a parallel task takes
 BACKWARD = False  # the factor goes to the gradient instead of to x
 
 _scalars = leaky_relu.scalars[""]
-_value, _slope = _scalars.forward, _scalars.derivatives[0]
+_value, _slope = inlined(_scalars.forward), inlined(_scalars.derivatives[0])
 
 
 @inline

@@ -18,6 +18,17 @@ def excess(x, m, tau):
 
 
 @inline
+def kept(z, tau):
+    """z above tau, else 0; without the flags of a sum, which would make a branch of the choice."""
+    return 0.0 if z <= tau else z
+
+
+@inline
+def counted(z, tau):
+    return 0.0 if z <= tau else 1.0
+
+
+@inline
 def support_gradient(y, dy, mean):
     return 0.0 if y <= 0.0 else dy - mean
 
@@ -32,9 +43,8 @@ def above(x, m, tau):
     count = real(0)
     for i in range(x.size):
         z = shifted(x[i], m)
-        out = z <= tau
-        total += 0.0 if out else z
-        count += 0.0 if out else 1.0
+        total += kept(z, tau)
+        count += counted(z, tau)
     return total, count
 
 
@@ -93,9 +103,8 @@ def sparsemax_rows_backward(y, dy, dx):
 def above_columns(x, m, tau, total, count):
     for i in range(total.size):
         z = shifted(x[i], m[i])
-        out = z <= tau[i]
-        total[i] += 0.0 if out else z
-        count[i] += 0.0 if out else 1.0
+        total[i] += kept(z, tau[i])
+        count[i] += counted(z, tau[i])
 
 
 @inline(reassociate=True)

@@ -3,7 +3,7 @@
 from normcore.kernels import cu, cuda, real
 from normcore.kernels.warps import block_sum
 from normcore_activation.softmax_cuda import LOWEST, WARPS, block_max
-from normcore_activation.sparsemax_cpu import excess, shifted, support_gradient
+from normcore_activation.sparsemax_cpu import counted, excess, kept, shifted, support_gradient
 
 
 @cuda
@@ -24,9 +24,8 @@ def lines_cuda(x, y):
         count = real(0)
         for a in range(cu.threadIdx.x, size, cu.blockDim.x):
             z = shifted(x[o, a, i], m)
-            out = z <= tau
-            total += 0.0 if out else z
-            count += 0.0 if out else 1.0
+            total += kept(z, tau)
+            count += counted(z, tau)
         total = block_sum(total, scratch)
         count = block_sum(count, scratch)
         shrinking = count < known
@@ -54,9 +53,8 @@ def columns_cuda(x, y):
             count = real(0)
             for a in range(size):
                 z = shifted(x[o, a, i], m)
-                out = z <= tau
-                total += 0.0 if out else z
-                count += 0.0 if out else 1.0
+                total += kept(z, tau)
+                count += counted(z, tau)
             shrinking = count < known
             if shrinking:
                 tau = (total - 1.0) / count
