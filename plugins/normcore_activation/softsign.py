@@ -2,7 +2,8 @@
 
 Forward   y = x / (1 + |x|)
 Gradient  dy/dx = 1 / (1 + |x|)^2
-Numerics  Two roundings, relatively accurate everywhere. At infinity inf / inf is NaN, as in PyTorch.
+Numerics  Two roundings, relatively accurate everywhere. At an infinity the value is inf / inf, NaN as in PyTorch;
+          the slope there is its limit, 0, where PyTorch's sum of two terms has inf times 0.
 Any shape, float32 and float64.
 """
 

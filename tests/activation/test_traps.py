@@ -83,9 +83,10 @@ INFINITE = {
 }
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", NAMES)
-def test_infinities(name):
-    y, dx = run(name, [-INF, INF])
+def test_infinities(name, dtype):
+    y, dx = run(name, [-INF, INF], dtype)
     np.testing.assert_allclose([*y, *dx], INFINITE[name], rtol=1e-6)
 
 
@@ -97,9 +98,10 @@ def test_gelu_has_finite_limits_in_both_forms_and_dtypes(parameters, dtype):
     np.testing.assert_array_equal(dx, [0, 0, 0, 1, 1, 1])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", NAMES)
-def test_nan_propagates_and_stays_in_its_place(name):
-    y, dx = run(name, [1.25, NAN, -1.25, NAN, 0.1])
+def test_nan_propagates_and_stays_in_its_place(name, dtype):
+    y, dx = run(name, [1.25, NAN, -1.25, NAN, 0.1], dtype)
     assert np.isnan(y).tolist() == [False, True, False, True, False]
     assert np.isfinite(dx[[0, 2, 4]]).all()
 
@@ -144,6 +146,14 @@ def test_far_from_zero_values_and_slopes_are_the_asymptotes(name, dtype):
     loose = name == "squareplus"  # its tails fall as 1/x and 1/x^2, not exponentially
     np.testing.assert_allclose(y, limit, rtol=1e-3 if loose else 1e-12, atol=0.012 if loose else 1e-35)
     np.testing.assert_allclose(dx, slope, atol=2e-4 if loose else 1e-35)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "exponential"])  # e^1e4 is infinite, rightly
+def test_every_op_is_finite_up_to_ten_thousand(name, dtype):
+    reach = np.geomspace(1e-30, 1e4, 60)
+    y, dx = run(name, [*-reach, 0.0, *reach], dtype)
+    assert np.isfinite(y).all() and np.isfinite(dx).all()
 
 
 def test_sigmoid_keeps_small_values_instead_of_overflowing():
