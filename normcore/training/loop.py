@@ -1,33 +1,24 @@
 """The training loop: one step, a whole fit with evaluation and checkpoints, and going on from one."""
 
-import contextlib
 import math
-import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from normcore.errors import DataError, NumbersError, ShapeError, UsageError
+from normcore.errors import NumbersError
 from normcore.kernels import kernel as kernel_module
 from normcore.network import Network
-from normcore.op import Tensor
 from normcore.registry import default
-from normcore.training import checkpoint as checkpoints
 from normcore.training.compile_ahead import Helper
+from normcore.training.data_checks import batch_sizes, check
 from normcore.training.evaluation import Totals, evaluate, recalibrate
+from normcore.training.interruption import Interrupted, interruptible
 from normcore.training.observer import Observer, Progress
 from normcore.training.optimizer_binding import OptimizerBinding
+from normcore.training.progress import go_on, write_checkpoint
 from normcore.training.run_folder import RunFolder
 from normcore.training.start import start_from
 from normcore.training.warm_up import warm_up
-
-
-class Interrupted(Exception):
-    """Ctrl-C: the step was finished and a checkpoint written. path: the checkpoint, None without a run folder."""
-
-    def __init__(self, path: Any = None):
-        self.path = path
-        super().__init__("interrupted")
 
 
 class Trainer:
@@ -64,6 +55,7 @@ class Trainer:
             multipliers,
             config.train.clip_grad_norm,
             config.train.clip_grad_value,
+            config.train.accumulate,
         )
         self.epochs: int = config.train.epochs
         self.epoch = 0  # finished epochs
@@ -72,9 +64,10 @@ class Trainer:
         self.last_rate = 0.0  # of the last step
         self.schedule_state: dict[str, Any] = {}
         self.best: float | None = None
+        self.best_epoch = 0
         self.metrics: dict[str, Any] = {}
-        self._totals = Totals()
-        self._seconds = 0.0  # of the epoch under way, before an interruption
+        self.totals = Totals()
+        self.seconds = 0.0  # of the epoch under way, before an interruption
         self._stop = False
         self._losses: dict[int, Any] = {}
 
@@ -91,6 +84,7 @@ class Trainer:
     def step(self, x: Any, targets: Any) -> float:
         """One training step on a batch; returns the batch's mean loss, and waits for it.
 
+        With train.accumulate above 1, the parameters change at every so many-th step.
         Raises ShapeError and DataError for a batch that does not fit, NumbersError when the loss is not finite.
         """
         total, count, _ = self._step(x, targets)
@@ -114,9 +108,14 @@ class Trainer:
             )
         program.backward()
         self.last_rate = self.learning_rate
-        self.optimizer.step(self.last_rate)
+        if self.optimizer.gather(count) or self._ends_epoch():
+            self.optimizer.step(self.last_rate)
         self.steps_done += 1
         return total, count, correct
+
+    def _ends_epoch(self) -> bool:
+        """Whether the step under way is an epoch's last: gathered gradients do not wait for the next one."""
+        return self.loader is not None and self.batch + 1 == self.loader.steps
 
     def _loss_of(self, program: Any) -> Any:
         return self.net.loss_of(program, self.loss)
@@ -131,60 +130,23 @@ class Trainer:
         """
         if self.loader is None:
             self.loader = self.net.loader()
-        dataset, loader = self.loader.dataset, self.loader
-        if tuple(loader.shape) != tuple(self.net.sample_shape):
-            raise DataError(
-                f"{dataset.name}: samples have shape {loader.shape}, the network takes {self.net.sample_shape}"
-            )
-        classes = self.loss.classes(self.net.program(loader.batch_size, True, keep=False).graph.output.tensor)
-        if classes is not None and dataset.classes is not None and dataset.classes > classes:
-            raise DataError(
-                f"{dataset.name}: labels go up to {dataset.classes - 1}, but the network ends in {classes} classes (0 to "
-                f"{classes - 1}); make the last layer's out_features {dataset.classes}"
-            )
-        mixes = classes is not None and loader.transforms.mixes
-        if mixes and self.loss.shares(Tensor((1, classes), self.net.dtype)) is None:
-            raise DataError(
-                f"data.augment: mixup makes shares of classes of the targets, {self.loss.name} takes class numbers; "
-                "leave mixup out, or train with cross_entropy"
-            )
-        self._check_last_batch()
+        mixes = check(self.net, self.loss, self.loader)
         before = kernel_module.statistics
         # Only CPU kernels are kept on disk, where the two processes meet.
         alone = backwards or self.net.device.name != "cpu"
         helper = None if alone else Helper(self.config, self.net.dtype, plugin_files())
-        warm_up(self.net, self.loss, self.optimizer, self._sizes(), self.observer, helper, backwards, mixes)
+        warm_up(
+            self.net,
+            self.loss,
+            self.optimizer,
+            batch_sizes(self.loader),
+            self.observer,
+            helper,
+            backwards,
+            mixes,
+        )
         after = kernel_module.statistics
         self.observer.prepared(after.compiled - before.compiled, after.seconds - before.seconds)
-
-    def _sizes(self) -> tuple[set[int], set[int]]:
-        """Batch sizes that training and evaluation will see."""
-        loader = self.loader
-        training = {min(loader.batch_size, loader.size("train")), loader.last_batch}
-        evaluation = set()
-        for part in ("validation", "test"):
-            size = loader.size(part)
-            if size:
-                evaluation |= {
-                    min(loader.batch_size, size),
-                    size % loader.batch_size or min(loader.batch_size, size),
-                }
-        return training, evaluation
-
-    def _check_last_batch(self) -> None:
-        last = self.loader.last_batch
-        program = self.net.program(last, True, keep=False)
-        for node in program.nodes:
-            shape = node.inputs[0].tensor.shape if node.inputs else ()
-            if (
-                node.op.needs_batch
-                and shape
-                and math.prod(shape) // max(1, shape[1] if len(shape) > 1 else 1) <= 1
-            ):
-                raise ShapeError(
-                    f"{node.path}: the last batch of an epoch has {last} sample, which leaves one value per channel to its "
-                    "batch statistics; set data.drop_last: true or another data.batch_size"
-                )
 
     def fit(self, epochs: int | None = None) -> dict[str, Any]:
         """Train until `epochs` (by default the configuration's) are done; returns the last epoch's metrics.
@@ -196,8 +158,9 @@ class Trainer:
         self.prepare()
         self.observer.begin(self)
         self._hook("normcore_train_begin", trainer=self)
-        with self._interruptible():
-            while self.epoch < self.epochs:
+        self._stop = False
+        with interruptible(self._ask_to_stop):
+            while self.epoch < self.epochs and not self._waited_long():
                 self._run_epoch()
         if self.config.train.population_statistics == "exact" and self.metrics:
             self._exact_statistics()
@@ -205,15 +168,25 @@ class Trainer:
         self.observer.end(self.metrics)
         return self.metrics
 
+    def _waited_long(self) -> bool:
+        """Whether train.patience is at its end."""
+        patience = self.config.train.patience
+        if patience is None or self.epoch - self.best_epoch < patience:
+            return False
+        self.observer.note(
+            f"stopped after epoch {self.epoch}: nothing better since epoch {self.best_epoch} (train.patience {patience})"
+        )
+        return True
+
     def _run_epoch(self) -> None:
-        started = time.perf_counter() - self._seconds
+        started = time.perf_counter() - self.seconds
         steps = self.loader.steps
         begun_at = self.batch
         run_started = time.perf_counter()
         images = 0
         for x, targets in self.loader.epoch(self.epoch, start=self.batch):
             total, count, correct = self._step(x, targets)
-            self._totals.add(total, count, correct)
+            self.totals.add(total, count, correct)
             self.batch += 1
             images += len(x)
             rate = images / max(time.perf_counter() - run_started, 1e-9)
@@ -226,8 +199,8 @@ class Trainer:
             self.observer.step(
                 self._progress(rate, (self.batch - begun_at) / max(time.perf_counter() - run_started, 1e-9))
             )
-            if self._stop and self.batch < steps:
-                self._seconds = time.perf_counter() - started
+            if self._stop and self.batch < steps and self.optimizer.gathered == 0:
+                self.seconds = time.perf_counter() - started
                 self._interrupt()
         self._end_epoch(time.perf_counter() - started, images / max(time.perf_counter() - run_started, 1e-9))
         if self._stop and self.epoch < self.epochs:
@@ -242,8 +215,8 @@ class Trainer:
             self.batch,
             steps,
             rate,
-            self._totals.loss,
-            self._totals.accuracy if self.loss.counts_correct else None,
+            self.totals.loss,
+            self.totals.accuracy if self.loss.counts_correct else None,
             left / steps_per_second,
         )
 
@@ -254,9 +227,9 @@ class Trainer:
         metrics: dict[str, Any] = {
             "epoch": self.epoch,
             "step": self.steps_done,
-            "train_loss": self._totals.loss,
+            "train_loss": self.totals.loss,
         }
-        metrics["train_accuracy"] = self._totals.accuracy if self.loss.counts_correct else None
+        metrics["train_accuracy"] = self.totals.accuracy if self.loss.counts_correct else None
         for part in ("validation", "test"):
             if self.loader.size(part):
                 found = self.evaluate(part)
@@ -265,7 +238,7 @@ class Trainer:
         metrics["learning_rate"] = self.last_rate
         metrics["seconds"] = round(training_seconds + time.perf_counter() - evaluation_started, 3)
         metrics["images_per_second"] = round(rate, 1)
-        self._totals, self._seconds = Totals(), 0.0
+        self.totals, self.seconds = Totals(), 0.0
         self.metrics = metrics
         self.schedule.observe(metrics, self.schedule_state)
         best = self._is_best(metrics)
@@ -285,7 +258,7 @@ class Trainer:
         accuracy = metrics.get(f"{part}_accuracy")
         score = accuracy if accuracy is not None else -metrics[f"{part}_loss"]
         if self.best is None or score > self.best:
-            self.best = score
+            self.best, self.best_epoch = score, self.epoch
             return True
         return False
 
@@ -304,78 +277,19 @@ class Trainer:
 
     def save(self, best: bool = False) -> Any:
         """Write a checkpoint to the run folder (and the best one besides); returns its path."""
-        assert self.run is not None
-        to_host = self.net.device.to_host
-        arrays = {
-            k: to_host(v) for k, v in {**self.net.store.everything(), **self.optimizer.arrays()}.items()
-        }
-        numbers = {
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "step": self.steps_done,
-            "call_number": self.net.call_number,
-            "optimizer_steps": self.optimizer.steps,
-            "schedule": self.schedule_state,
-            "best": self.best,
-            "totals": self._totals.numbers(),
-            "seconds": self._seconds,
-            "metrics": self.metrics,
-        }
-        folder = self.run.checkpoints
-        path = checkpoints.write(folder, f"epoch-{self.epoch:04d}-{self.batch:06d}", arrays, numbers)
-        if best:
-            checkpoints.write(folder, "best", arrays, numbers)
-        checkpoints.prune(folder)
-        return path
+        return write_checkpoint(self, best)
 
     def resume(self) -> bool:
         """Go on from the run folder's newest good checkpoint; False (and said so) when there is none."""
-        assert self.run is not None
-        found = checkpoints.newest_good(self.run.checkpoints, self.observer.note)
-        if found is None:
-            self.observer.note(f"{self.run.path}: no usable checkpoint; training starts from the beginning")
-            self.run.cut_metrics(0)
-            return False
-        slots = self.optimizer.arrays()
-        missing = [name for name in slots if name not in found.arrays]
-        if missing:
-            raise UsageError(
-                f"{found.path}: has no {missing[0]!r}; the optimizer was another one, start a new run"
-            )
-        self.net.assign({k: a for k, a in found.arrays.items() if k not in slots}, str(found.path))
-        for name, array in slots.items():
-            array[...] = self.net.device.array(found.arrays[name], str(array.dtype))
-        numbers = found.numbers
-        self.epoch, self.batch, self.steps_done = numbers["epoch"], numbers["batch"], numbers["step"]
-        self.net.call_number, self.optimizer.steps = numbers["call_number"], numbers["optimizer_steps"]
-        self.schedule_state, self.best = dict(numbers["schedule"]), numbers["best"]
-        self._totals, self._seconds = Totals(*numbers["totals"]), numbers["seconds"]
-        self.metrics = numbers["metrics"]
-        self.run.cut_metrics(self.epoch)
-        return True
+        return go_on(self)
 
     def _interrupt(self) -> None:
         raise Interrupted(self.save() if self.run is not None else None)
 
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C ends the step under way, a second one ends the program."""
-
-        def stop(number: int, frame: Any) -> None:
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
-
-        self._stop = False
-        try:
-            before = signal.signal(signal.SIGINT, stop)
-        except ValueError:  # not the main thread: nobody sends it signals
-            yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
+    def _ask_to_stop(self) -> bool:
+        """Ctrl-C: stop after the step under way; False when that was asked before."""
+        before, self._stop = self._stop, True
+        return not before
 
     def _hook(self, name: str, **arguments: Any) -> None:
         for _ in default().call(name, **arguments):

@@ -13,12 +13,13 @@ from normcore.errors import NumbersError, ParameterError, nearest
 from normcore.kernels import variant
 from normcore.parameters import ParameterStore
 from normcore.training.optimizers import CHUNK, Optimizer
-from normcore.training.optimizers.norm import square_sums, square_sums_cuda
+from normcore.training.optimizers.norm import gather_gradients, square_sums, square_sums_cuda
 
 
 class OptimizerBinding:
     """`step(lr)` applies the gradients that are in the store to its parameters.
 
+    With accumulate above 1, `gather(samples)` adds a batch's gradients to those kept, and `step` applies the mean.
     multipliers: pattern of parameter paths -> factor of the learning rate; 0 freezes.
     clip_norm: the largest global norm of the gradient; clip_value: the largest absolute value of an element.
     """
@@ -31,9 +32,11 @@ class OptimizerBinding:
         multipliers: Mapping[str, float] | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        accumulate: int = 1,
     ):
         self.optimizer, self.store, self.device = optimizer, store, device
         self.clip_norm, self.steps = clip_norm, 0
+        self.accumulate, self.gathered, self._samples = accumulate, 0, 1.0
         real = self._real = np.dtype(store.dtype).type
         t = self.t = SimpleNamespace(device=device, dtype=store.dtype, p=store.flat, g=store.flat_gradients)
         t.variant = variant(store.dtype, parallel=store.flat.size >= 2 * CHUNK)
@@ -43,6 +46,8 @@ class OptimizerBinding:
             array = device.empty(store.flat.nbytes).view(store.dtype)
             array[...] = 0
             setattr(t, slot, array)
+        if accumulate > 1:
+            t.g = device.empty(store.flat.nbytes).view(store.dtype)
         chunks = self._chunks(multipliers or {})
         t.starts, t.stops = (device.array([c[k] for c in chunks], "int64") for k in (0, 1))
         t.decays, t.rates = (device.array([c[k] for c in chunks], store.dtype) for k in (2, 3))
@@ -67,9 +72,18 @@ class OptimizerBinding:
                 chunks.append((lo, min(segment.stop, lo + CHUNK), decay, rate))
         return chunks
 
+    def gather(self, samples: float) -> bool:
+        """Keep the gradients in the store, a mean over so many samples; True when it is time for a step."""
+        if self.accumulate > 1:
+            self._samples = samples if self.gathered == 0 else self._samples + samples
+            gather_gradients(self.t, self.store.flat_gradients, samples, self.gathered == 0)
+        self.gathered += 1
+        return self.gathered >= self.accumulate
+
     def step(self, lr: float) -> None:
         """One update at learning rate lr. Raises NumbersError when the gradient's norm is not finite."""
         t = self.t
+        self.gathered = 0
         if not t.starts.size:
             return
         self.steps += 1
@@ -78,14 +92,15 @@ class OptimizerBinding:
         self._update(t)
 
     def _clip_factor(self) -> float:
+        mean = 1.0 / max(self._samples, 1)
         if self.clip_norm is None:
-            return 1.0
+            return mean
         norm = self.gradient_norm()
         if not math.isfinite(norm):
             raise NumbersError(
                 f"the gradient's norm is {norm}; lower the learning rate, or check the data and the loss"
             )
-        return min(1.0, self.clip_norm / (norm + 1e-6))
+        return mean * min(1.0, self.clip_norm / (norm + 1e-6))
 
     def gradient_norm(self) -> float:
         """The global norm of all gradients; waits for the device."""
@@ -94,7 +109,7 @@ class OptimizerBinding:
             square_sums[t](t.g, t.starts, t.stops, self._partial)
         else:
             square_sums_cuda[t, (t.starts.size, 256)](t.g, t.starts, t.stops, self._partial)
-        return math.sqrt(math.fsum(self.device.to_host(self._partial)))
+        return math.sqrt(math.fsum(self.device.to_host(self._partial))) / max(self._samples, 1)
 
     def arrays(self) -> dict[str, Any]:
         """The slots by parameter, "velocity/conv1.weight": what a checkpoint holds."""

@@ -35,7 +35,7 @@ def warm_up(
         for batch in sorted(batches, reverse=True):
             calls += _program_calls(net, loss, batch, training, mixes and training)
     if optimizer is not None and sizes[0]:
-        calls.append(("optimizer", lambda: optimizer.step(0.0)))
+        calls.append(("optimizer", lambda: _step(optimizer)))
     kept = [(a, a.copy()) for a in (net.store.flat, net.store.flat_gradients, *net.state.values())]
     if optimizer is not None:
         kept += [(a, a.copy()) for a in (getattr(optimizer.t, s) for s in optimizer.optimizer.slots)]
@@ -77,6 +77,11 @@ def _program_calls(
     if training:
         calls += [(f"{_owner(call)} backward", call) for call in program.backward_calls]
     return calls
+
+
+def _step(optimizer: OptimizerBinding) -> None:
+    optimizer.gather(1)
+    optimizer.step(0.0)
 
 
 def _owner(call: Any) -> str:

@@ -1,9 +1,12 @@
-"""The global norm of the gradient, chunk by chunk, for clipping."""
+"""What happens to gradients before an update: gathering them over batches, and their global norm for clipping."""
+
+from typing import Any
 
 import numpy as np
 
 from normcore.kernels import cpu, cu, cuda, inline, prange, real, wide
 from normcore.kernels.warps import block_sum
+from normcore.training.optimizers.base import CHUNK
 
 
 @inline(reassociate=True)
@@ -32,3 +35,36 @@ def square_sums_cuda(g, starts, stops, partial):
     everything = block_sum(wide(total), scratch)
     if cu.threadIdx.x == 0:
         partial[c] = everything
+
+
+@inline
+def _gather_slice(g, total, samples, fresh):
+    if fresh:
+        for i in range(g.size):
+            total[i] = samples * g[i]
+    else:
+        for i in range(g.size):
+            total[i] += samples * g[i]
+
+
+@cpu
+def _gather(g, total, samples, fresh):
+    n = g.size
+    for chunk in prange((n + CHUNK - 1) // CHUNK):
+        lo = chunk * CHUNK
+        hi = min(n, lo + CHUNK)
+        _gather_slice(g[lo:hi], total[lo:hi], samples, fresh)
+
+
+@cuda
+def _gather_cuda(g, total, samples, fresh):
+    for i in range(cu.grid(1), g.size, cu.gridsize(1)):
+        total[i] = samples * g[i] if fresh else total[i] + samples * g[i]
+
+
+def gather_gradients(t: Any, g: Any, samples: float, fresh: bool) -> None:
+    """t.g += samples * g, or = when fresh; t is an optimizer's namespace."""
+    if t.device.name == "cpu":
+        _gather[t](g, t.g, t.scalar(samples), fresh)
+    else:
+        _gather_cuda[t, g.size](g, t.g, t.scalar(samples), fresh)
