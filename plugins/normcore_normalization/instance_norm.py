@@ -129,7 +129,7 @@ class InstanceNorm(
         if not self.uses_running(t) and t.x.size and t.x.size == t.shift.size:
             raise ShapeError(
                 "instance_norm: a statistic needs more than one position in space (the variance of one is 0); got "
-                f"maps of one position, {t.shape}; use group_norm or layer_norm, which look at several channels"
+                f"maps of one position, {t.x.shape}; use group_norm or layer_norm, which look at several channels"
             )
 
     def reference(self, x, gamma=None, beta=None, running_mean=None, running_var=None, training=True, **_):
