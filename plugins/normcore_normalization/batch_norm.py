@@ -102,6 +102,13 @@ class BatchNorm(
         Sample("batch statistics in inference too", shape=(4, 3, 5), params={"track_running_stats": False}),
         Sample("running statistics", shape=(4, 3, 5, 3), training=False),
     )
+    benchmarks = (
+        Sample("AlexNet, behind its first convolution", shape=(32, 96, 55, 55)),
+        Sample("a residual net on small images", shape=(128, 64, 32, 32)),
+        Sample("ResNet-50, third stage", shape=(32, 256, 14, 14)),
+        Sample("AlexNet, behind its second convolution", shape=(32, 256, 27, 27)),
+        Sample("dense features", shape=(256, 4096)),
+    )
     error_samples = (
         ErrorSample("one value per channel", {}, (1, 4), "more than one value per channel", training=True),
         ErrorSample("no channel axis", {}, (4,), "(N, C)"),
@@ -270,6 +277,27 @@ class BatchNorm(
         if gamma is not None:
             y = np.reshape(gamma, shape) * y + np.reshape(beta, shape)
         return y
+
+    def in_torch(
+        self,
+        torch,
+        x,
+        *,
+        training,
+        gamma=None,
+        beta=None,
+        running_mean=None,
+        running_var=None,
+        num_batches=None,
+    ):
+        momentum = self.momentum
+        if momentum is None and num_batches is not None:
+            num_batches += training
+            momentum = 1.0 / max(1, int(num_batches[0]))
+        batch = training or not self.track_running_stats
+        return torch.nn.functional.batch_norm(
+            x, running_mean, running_var, gamma, beta, batch, momentum or 0.0, self.eps
+        )
 
 
 def _flat(x, y, format):

@@ -14,7 +14,7 @@ from normcore_normalization.channel_scalars import (
 BLOCK = 4096  # values summed in the kernel's own precision before float64 takes over; 16 KB fit the L1 cache
 
 
-@inline(reassociate=True)
+@inline(reassociate=True, force=True)
 def block_sums(x, s):
     total = real(0)
     squares = real(0)
@@ -25,7 +25,7 @@ def block_sums(x, s):
     return total, squares
 
 
-@inline(reassociate=True)
+@inline(reassociate=True, force=True)
 def block_sum_wide(x, s):
     total = wide(0)
     for i in range(x.size):
@@ -33,7 +33,7 @@ def block_sum_wide(x, s):
     return total
 
 
-@inline(reassociate=True)
+@inline(reassociate=True, force=True)
 def block_squares_wide(x, mean):
     squares = wide(0)
     for i in range(x.size):
@@ -84,7 +84,7 @@ def move_running(c, mean, var, count, momentum, running_mean, running_var):
         running_var[c] = real(keep * wide(running_var[c]) + momentum * var * (count / (count - wide(1))))
 
 
-@inline
+@inline(force=True)
 def normalize_block(x, y, s, d, a, b, e):
     for i in range(x.size):
         y[i] = epilogue(affine(x[i], s, d, a, b), e)
@@ -120,7 +120,7 @@ def infer_planes(x, y, gamma, beta, running_mean, running_var, shift, rest, scal
         normalize_block(x[n, c], y[n, c], shift[c], rest[c], a, parameter(beta, c, 0), e)
 
 
-@inline(reassociate=True)
+@inline(reassociate=True, force=True)
 def gradient_sums(x, dy, s, d, a, b, e):
     """Sums of g and g * (x - mean) over one block; g is dy before the epilogue."""
     total = real(0)
@@ -133,7 +133,7 @@ def gradient_sums(x, dy, s, d, a, b, e):
     return total, along
 
 
-@inline
+@inline(force=True)
 def input_gradient(x, dy, dx, s, d, a, b, mean_g, slope, e):
     """slope: the mean of g * xhat, over the standard deviation."""
     for i in range(x.size):

@@ -207,7 +207,7 @@ def test_a_fused_relu_is_relu_of_the_output(memory_format):
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_torch_agrees(memory_format):
     torch = pytest.importorskip("torch")
-    shapes = [(7, 5), (4, 3, 9), (5, 33, 6, 4), (3, 4, 2, 3, 5), (130, 1, 3, 3)]
+    shapes = [(7, 5), (133, 300), (4, 3, 9), (5, 33, 6, 4), (3, 4, 2, 3, 5), (130, 1, 3, 3)]
     for shape, momentum, affine in itertools.product(shapes, (0.1, None), (True, False)):
         x, dy = rng.standard_normal((2, *shape)) * 2 + 0.5
         bn = layer(shape, "float64", memory_format, momentum=momentum, affine=affine)
