@@ -15,211 +15,24 @@ import math
 import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
-from normcore.kernels import cpu, cu, cuda, inline, prange, real, wide
-from normcore.kernels.warps import block_sum
 from normcore.testing.samples import ErrorSample, Sample
-from normcore_activation.gated import inlined
-from normcore_activation.leaky_relu import leaky_relu
+from normcore_activation.prelu_cpu import (
+    CHUNK,
+    ROWS,
+    backward_planes,
+    backward_rows,
+    forward_planes,
+    forward_rows,
+)
+from normcore_activation.prelu_cuda import (
+    THREADS,
+    finish_cuda,
+    forward_cuda,
+    planes_backward_cuda,
+    rows_backward_cuda,
+)
 
-CHUNK = 16384  # numbers a task takes
-ROWS = 64  # rows of channels that are summed before float64 takes over
-PARTS = 64  # of the rows, each with its own sums
-THREADS = 256
-
-_scalars = leaky_relu.scalars[""]
-_value, _slope = inlined(_scalars.forward), inlined(_scalars.derivatives[0])
-
-
-@inline
-def slope_gradient(x, dy):
-    return 0.0 if x > 0.0 else x * dy
-
-
-# -- CPU, one slope for a run of numbers: x (P, L), plane p of channel p % C -----------------------------------
-
-
-@inline
-def forward_run(x, w, y):
-    for i in range(y.size):
-        y[i] = _value(x[i], w)
-
-
-@inline
-def gradient_run(x, dy, w, dx):
-    for i in range(dx.size):
-        dx[i] = dy[i] * _slope(x[i], real(0), w)
-
-
-@inline(reassociate=True)
-def slope_gradient_sum(x, dy):
-    total = real(0)
-    for i in range(x.size):
-        total += slope_gradient(x[i], dy[i])
-    return total
-
-
-@cpu
-def _forward_planes(x, weight, y):
-    length = x.shape[1]
-    pieces = (length + CHUNK - 1) // CHUNK
-    for task in prange(x.shape[0] * pieces):
-        p = task // pieces
-        lo = (task - p * pieces) * CHUNK
-        hi = min(length, lo + CHUNK)
-        forward_run(x[p, lo:hi], weight[p % weight.size], y[p, lo:hi])
-
-
-@cpu
-def _backward_planes(x, dy, weight, dx, wanted, partial, dweight):
-    """partial (P, pieces)."""
-    length = x.shape[1]
-    pieces = partial.shape[1]
-    channels = weight.size
-    for task in prange(x.shape[0] * pieces):
-        p = task // pieces
-        k = task - p * pieces
-        lo = k * CHUNK
-        hi = min(length, lo + CHUNK)
-        if wanted:
-            gradient_run(x[p, lo:hi], dy[p, lo:hi], weight[p % channels], dx[p, lo:hi])
-        partial[p, k] = wide(slope_gradient_sum(x[p, lo:hi], dy[p, lo:hi]))
-    for c in range(channels):
-        total = wide(0)
-        for p in range(c, x.shape[0], channels):
-            for k in range(pieces):
-                total += partial[p, k]
-        dweight[c] = real(total)
-
-
-# -- CPU, a slope for each number of a row: x (M, C) -----------------------------------------------------------
-
-
-@inline
-def forward_row(x, w, y):
-    for i in range(w.size):
-        y[i] = _value(x[i], w[i])
-
-
-@inline
-def gradient_row(x, dy, w, dx):
-    for i in range(w.size):
-        dx[i] = dy[i] * _slope(x[i], real(0), w[i])
-
-
-@inline
-def add_row(x, dy, total):
-    for i in range(total.size):
-        total[i] += slope_gradient(x[i], dy[i])
-
-
-@inline
-def fold(short, long):
-    for c in range(long.size):
-        long[c] += wide(short[c])
-        short[c] = real(0)
-
-
-@cpu
-def _forward_rows(x, weight, y):
-    group = max(1, CHUNK // weight.size)
-    for task in prange((x.shape[0] + group - 1) // group):
-        for r in range(task * group, min(x.shape[0], task * group + group)):
-            forward_row(x[r], weight, y[r])
-
-
-@cpu
-def _backward_rows(x, dy, weight, dx, wanted, short, partial, dweight):
-    """short and partial (parts, C), in the kernel's precision and in float64."""
-    parts = partial.shape[0]
-    rows = x.shape[0]
-    for p in prange(parts):
-        for c in range(weight.size):
-            short[p, c] = real(0)
-            partial[p, c] = wide(0)
-        last = rows * (p + 1) // parts
-        for lo in range(rows * p // parts, last, ROWS):
-            for r in range(lo, min(last, lo + ROWS)):
-                if wanted:
-                    gradient_row(x[r], dy[r], weight, dx[r])
-                add_row(x[r], dy[r], short[p])
-            fold(short[p], partial[p])
-    for c in range(weight.size):
-        total = wide(0)
-        for p in range(parts):
-            total += partial[p, c]
-        dweight[c] = real(total)
-
-
-# -- CUDA: x (N, C, L); channels last and features are (M, C, 1) ------------------------------------------------
-
-
-@cuda
-def _forward_cuda(x, weight, y):
-    channels, length = x.shape[1], x.shape[2]
-    flat, out = x.reshape(x.size), y.reshape(y.size)
-    for i in range(cu.grid(1), x.size, cu.gridsize(1)):
-        out[i] = _value(flat[i], weight[i // length % channels])
-
-
-@cuda
-def _planes_backward_cuda(x, dy, weight, dx, wanted, sums):
-    """Block (k, c) takes part k of channel c; sums (chunks, C)."""
-    channels, length = x.shape[1], x.shape[2]
-    chunks = sums.shape[0]
-    c = cu.blockIdx.x % channels
-    k = cu.blockIdx.x // channels
-    scratch = cu.shared.array(THREADS // 32, np.float64)
-    count = x.shape[0] * length
-    step = (count + chunks - 1) // chunks
-    w = weight[c]
-    total = wide(0)
-    for q in range(k * step + cu.threadIdx.x, min(count, k * step + step), cu.blockDim.x):
-        n = q // length
-        i = q - n * length
-        v, g = x[n, c, i], dy[n, c, i]
-        if wanted:
-            dx[n, c, i] = g * _slope(v, real(0), w)
-        total += wide(slope_gradient(v, g))
-    total = block_sum(total, scratch)
-    if cu.threadIdx.x == 0:
-        sums[k, c] = total
-
-
-@cuda
-def _rows_backward_cuda(x, dy, weight, dx, wanted, sums):
-    """Block (k, b) takes part k of the rows, channels 32 b .. 32 b + 31: a warp a row, whole lines at once."""
-    rows, channels = x.shape[0], x.shape[1]
-    chunks = sums.shape[0]
-    scratch = cu.shared.array(THREADS, np.float64)
-    k = cu.blockIdx.x % chunks
-    c = cu.blockIdx.x // chunks * 32 + cu.threadIdx.x % 32
-    step = (rows + chunks - 1) // chunks
-    total = wide(0)
-    if c < channels:
-        w = weight[c]
-        for r in range(k * step + cu.threadIdx.x // 32, min(rows, k * step + step), cu.blockDim.x // 32):
-            v, g = x[r, c, 0], dy[r, c, 0]
-            if wanted:
-                dx[r, c, 0] = g * _slope(v, real(0), w)
-            total += wide(slope_gradient(v, g))
-    scratch[cu.threadIdx.x] = total
-    cu.syncthreads()
-    if cu.threadIdx.x < 32 and c < channels:
-        for w in range(1, cu.blockDim.x // 32):
-            total += scratch[cu.threadIdx.x + 32 * w]
-        sums[k, c] = total
-
-
-@cuda
-def _finish_cuda(sums, dweight):
-    for c in range(cu.grid(1), dweight.size, cu.gridsize(1)):
-        total = wide(0)
-        for k in range(sums.shape[0]):
-            total += sums[k, c]
-        dweight[c] = real(total)
-
-
-# -- the op ----------------------------------------------------------------------------------------------------
+PARTS = 64  # into which rows are cut, each with its own sums
 
 
 class Prelu(Op, name="prelu", learnable=("weight",), source="He, Zhang, Ren and Sun 2015, arXiv:1502.01852"):
@@ -283,7 +96,7 @@ class Prelu(Op, name="prelu", learnable=("weight",), source="He, Zhang, Ren and 
     def forward_cpu(self, t):
         (x, y), rows = self._flat(t, t.x, t.y)
         if x.size:
-            (_forward_rows if rows else _forward_planes)[t](x, t.weight, y)
+            (forward_rows if rows else forward_planes)[t](x, t.weight, y)
 
     def backward_cpu(self, t):
         wanted = t.dx is not None
@@ -293,16 +106,16 @@ class Prelu(Op, name="prelu", learnable=("weight",), source="He, Zhang, Ren and 
         elif rows:
             parts = t.short.shape[0]
             partial = t.partial[: parts * t.weight.size].reshape(parts, -1)
-            _backward_rows[t](x, dy, t.weight, dx, wanted, t.short, partial, t.dweight)
+            backward_rows[t](x, dy, t.weight, dx, wanted, t.short, partial, t.dweight)
         else:
             pieces = -(-x.shape[1] // CHUNK)
             partial = t.partial[: x.shape[0] * pieces].reshape(x.shape[0], pieces)
-            _backward_planes[t](x, dy, t.weight, dx, wanted, partial, t.dweight)
+            backward_planes[t](x, dy, t.weight, dx, wanted, partial, t.dweight)
 
     def forward_cuda(self, t):
         if t.x.size:
             x, y = self._channels(t, t.x, t.y)
-            _forward_cuda[t, x.size](x, t.weight, y)
+            forward_cuda[t, x.size](x, t.weight, y)
 
     def backward_cuda(self, t):
         wanted = t.dx is not None
@@ -312,10 +125,10 @@ class Prelu(Op, name="prelu", learnable=("weight",), source="He, Zhang, Ren and 
         sums = t.partial[: chunks * channels].reshape(chunks, channels)
         if x.shape[2] == 1:
             extent = (chunks * -(-channels // 32), THREADS)
-            _rows_backward_cuda[t, extent](x, dy, t.weight, dx, wanted, sums)
+            rows_backward_cuda[t, extent](x, dy, t.weight, dx, wanted, sums)
         else:
-            _planes_backward_cuda[t, (chunks * channels, THREADS)](x, dy, t.weight, dx, wanted, sums)
-        _finish_cuda[t, channels](sums, t.dweight)
+            planes_backward_cuda[t, (chunks * channels, THREADS)](x, dy, t.weight, dx, wanted, sums)
+        finish_cuda[t, channels](sums, t.dweight)
 
     def _flat(self, t, *arrays):
         """Arrays as runs of one slope each, (P, L), or as rows of all channels, (M, C); and whether rows."""
