@@ -30,6 +30,7 @@ COMMANDS = {
     "ops": "List the ops, or show one with its formula and source.",
     "plugins": "List the plugins and what they bring.",
     "check": "Run the conformance suite on an op, a plugin file or a package.",
+    "bench": "Time ops: beside this machine's limits, on CPU and GPU, against PyTorch.",
     "schema": "Print the JSON Schema of network files, for editors.",
     "warm": "Compile every kernel that training a network needs.",
 }
@@ -109,7 +110,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in given
     try:
-        status = cli.main(args=given, prog_name="normcore", standalone_mode=False)
+        # A command that starts itself anew may only do so as a program of its own.
+        own = {"own_process": arguments is None}
+        status = cli.main(args=given, prog_name="normcore", standalone_mode=False, obj=own)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.UsageError as fault:

@@ -113,6 +113,10 @@ class Bench:
                 out.append(self._measured(case, direction, verdict, layers, inputs, arrays))
         return out
 
+    def broken(self, case: BenchCase, detail: str) -> list[dict[str, Any]]:
+        """The rows of an op that failed while it ran."""
+        return [_row(case, d, Verdict(False, None, detail)) for d in self._directions(case, None)]
+
     def _directions(self, case: BenchCase, layer: Layer | None) -> list[str]:
         """backward only where there is one that runs."""
         op = case.op

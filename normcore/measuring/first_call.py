@@ -62,20 +62,11 @@ def main() -> None:
     from normcore.devices import device as devices
     from normcore.measuring.limits import copier
 
-    for name in ("cpu", "cuda"):
-        if any(case["device"] == name for case in (given := _given())):
-            copier(devices.get(name), 1 << 20)()
+    given = json.load(sys.stdin)
+    for name in sorted({case["device"] for case in given}):
+        copier(devices.get(name), 1 << 20)()
     for case in given:
         print(json.dumps(_first_calls(case)), flush=True)
-
-
-_read: list[Any] = []
-
-
-def _given() -> list[Any]:
-    if not _read:
-        _read.extend(json.load(sys.stdin))
-    return _read
 
 
 def _first_calls(case: dict[str, Any]) -> Seconds:

@@ -5,7 +5,6 @@ threads and under the same compiler. The peak is the register tile of the matrix
 first-level cache. On the GPU the copy goes from device to device and the peak is a product of the device's library.
 """
 
-import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -92,7 +91,8 @@ def peak_rate(device: Device, dtype: str = "float32", seconds: float = 0.3) -> f
     def call():
         _products[t](a, table, b, c, tasks, repeats, DEPTH, rows, columns)
 
-    return 2 * rows * columns * DEPTH * repeats * tasks / _seconds(device, call, seconds)
+    flops = 2 * rows * columns * DEPTH * repeats * tasks
+    return float(flops / _seconds(device, call, seconds))
 
 
 def _device_peak(device: Any, dtype: str, seconds: float) -> float:
