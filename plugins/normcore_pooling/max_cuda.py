@@ -4,14 +4,8 @@ numbers."""
 import numpy as np
 
 from normcore.kernels import cu, cuda, real
-from normcore_pooling.max_channels_last import (
-    flat_index,
-    window_at,
-)
-from normcore_pooling.max_rows import (
-    TAP,
-    better,
-)
+from normcore_pooling.max_indices import flat_index, window_at
+from normcore_pooling.max_rows import TAP, better
 
 # Both formats are (A, D, H, W, B): A = N * C and B = 1 channels first, A = N and B = C channels last.
 

@@ -28,25 +28,15 @@ import numpy as np
 from normcore import Array, Op, Plan, ShapeError, Tensor
 from normcore.shapes import ONE, check_padding, check_sizes, windows
 from normcore.testing.samples import ErrorSample, Sample
-from normcore_pooling.max_channels_last import (
-    backward_positions,
-    flat_indices,
-    forward_positions,
-)
-from normcore_pooling.max_cuda import (
-    backward_cuda,
-    flat_indices_cuda,
-    forward_cuda,
-)
-from normcore_pooling.max_planes import (
-    backward_planes,
-    forward_planes,
-    forward_small_planes,
-)
+from normcore_pooling import sizes
+from normcore_pooling.links import of_window
+from normcore_pooling.max_cuda import backward_cuda, flat_indices_cuda, forward_cuda
+from normcore_pooling.max_indices import flat_indices
+from normcore_pooling.max_planes import backward_planes, forward_planes, forward_small_planes
+from normcore_pooling.positions import LARGEST, MATCH, NO_FACTORS, arguments, reduce_positions, scratch_arrays
 
 TASKS = 64  # that share the rows of outputs, each with its own scratch; more than any desktop has threads
 SMALL = 4096  # positions of a map that is pooled all at once: with its scratch it stays in the L1 cache
-PARTS = 16  # into which backward cuts samples and channels at least, where there are as many
 
 
 class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012, section 3.4"):
@@ -66,6 +56,7 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
 
     formats = ("channels_last", "channels_first")
     backward_needs = ()
+    operation = LARGEST
 
     samples = (
         Sample("AlexNet's overlapping windows", shape=(2, 3, 9, 11), params={"kernel_size": 3, "stride": 2}),
@@ -99,6 +90,26 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
         ErrorSample("wrong number", {"kernel_size": (2, 2, 2)}, (2, 3, 8, 8), "kernel_size"),
         ErrorSample("nothing to slide over", {"kernel_size": 2}, (2, 3), "spatial"),
     )
+
+    benchmarks = sizes.windows()
+
+    def in_torch(self, torch, x, *, training, **arrays):
+        # torch pads both sides alike, by less than the extreme itself, so padding it beforehand is the same.
+        found = self.windows(tuple(x.shape[2:]))[5 - x.dim() :]
+        symmetric = all(w.before == w.after for w in found) and self.padding != "same"
+        if not symmetric:
+            sides = [side for w in reversed(found) for side in (w.before, w.after)]
+            x = torch.nn.functional.pad(x, sides, value=-math.inf)
+        pool = getattr(torch.nn.functional, f"max_pool{len(found)}d")
+        return pool(
+            x,
+            tuple(w.kernel for w in found),
+            tuple(w.stride for w in found),
+            tuple(w.before for w in found) if symmetric else 0,
+            tuple(w.dilation for w in found),
+            self.ceil_mode,
+            self.return_indices,
+        )
 
     def check(self):
         check_sizes("kernel_size", self.kernel_size)
@@ -135,7 +146,7 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
             kind for kind in ("uint8", "uint16", "uint32") if taps <= 1 << 8 * np.dtype(kind).itemsize
         )
         tasks = max(1, min(TASKS, x.shape[0] * out[0] * out[1]))
-        row = found[2].size * x.shape[1]  # channels last needs a row of all channels
+        row = found[2].size
         if _small(found):
             row = max(row, 2 * found[1].size * found[2].size)
         y = {"y": Tensor(shape, x.dtype), "indices": Tensor(shape, "int64")} if self.return_indices else shape
@@ -147,6 +158,7 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
                 "vi": Array((tasks * row,), small),
                 "starts": Array((math.prod(out),), "uint64"),
                 "reach": Array((taps,), "uint64"),
+                **scratch_arrays(_links(found)),
             },
             flops=math.prod(shape) * taps,
         )
@@ -156,7 +168,7 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
         arg, y = t.arg.reshape(g.y), t.y.reshape(g.y)
         if not arg.size:
             return
-        constants = {"TAP": arg.dtype.type}
+        constants = {"TAP": arg.dtype.type, "MAXIMUM": self.operation == LARGEST}
         if g.small:
             size = g.x[2] * g.x[3]
             scratch = (_cut(t.v, 2, size), _cut(t.vi, 2, size))
@@ -167,11 +179,8 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
             scratch = (_cut(t.v, g.x[-1]), _cut(t.vi, g.x[-1]))
             forward_planes.with_constants(**constants)[t](t.x.reshape(g.x), y, arg, *scratch, *g.window)
         else:
-            width, channels = g.x[-2:]
-            v, vi = _cut(t.v, width, channels), _cut(t.vi, width, channels)
-            rows = (_cut(t.v, width * channels), _cut(t.vi, width * channels))
-            x, x_rows = t.x.reshape(g.x), t.x.reshape(*g.x[:-2], width * channels)
-            forward_positions.with_constants(**constants)[t](x, x_rows, y, arg, v, vi, *rows, *g.window)
+            reduce = reduce_positions.with_constants(OPERATION=self.operation)
+            reduce[t](t.x.reshape(-1), t.y.reshape(-1), t.arg, NO_FACTORS, *g.forward)
         if self.return_indices:
             flat_indices[t](t.arg.reshape(g.y5), t.indices.reshape(g.y5), *g.map, *g.window)
 
@@ -185,17 +194,14 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
             dx = t.dx.reshape(g.x[0], math.prod(g.x[1:]))
             backward_planes[t](t.dy.reshape(flat), t.arg.reshape(flat), dx, t.starts, t.reach)
         else:
-            batch, channels = g.x[0], g.x[-1]
-            dx = t.dx.reshape(batch, math.prod(g.x[1:-1]), channels)
-            parts = max(1, min(channels // 16, -(-PARTS // batch)))  # a cache line is 16 float32
-            dy, arg, flat = t.dy.reshape(g.y), t.arg.reshape(g.y), dx.reshape(batch, -1)
-            backward_positions[t](dy, arg, dx, flat, t.starts, t.reach, *g.map, parts, *g.window)
+            reduce = reduce_positions.with_constants(OPERATION=MATCH)
+            reduce[t](t.dy.reshape(-1), t.dx.reshape(-1), t.arg, NO_FACTORS, *g.backward)
 
     def forward_cuda(self, t):
         g = self._geometry(t)
         arg = t.arg.reshape(g.y5)
         if arg.size:
-            forward = forward_cuda.with_constants(TAP=arg.dtype.type)
+            forward = forward_cuda.with_constants(TAP=arg.dtype.type, MAXIMUM=self.operation == LARGEST)
             forward[t, arg.size](t.x.reshape(g.x5), t.y.reshape(g.y5), arg, *g.window)
             if self.return_indices:
                 flat_indices_cuda[t, arg.size](arg, t.indices.reshape(g.y5), *g.map, *g.window)
@@ -210,7 +216,7 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
     def _geometry(self, t):
         found = vars(t).get("geometry")  # depends on the bound shapes alone, so it is worked out once
         if found is None:
-            found = t.geometry = _Geometry(self, t.x.shape, t.format)
+            found = t.geometry = _Geometry(self, t)
         return found
 
     def reference(self, x, **arrays):
@@ -228,15 +234,18 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
                 ]
                 for i, w in zip(o, axes, strict=True)
             ]
-            y[(..., *o)] = x[(..., *np.ix_(*cover))].max(axis=tuple(range(2, x.ndim)))
+            y[(..., *o)] = self.extreme(x[(..., *np.ix_(*cover))], axis=tuple(range(2, x.ndim)))
         return y
+
+    extreme = staticmethod(np.max)
 
 
 class _Geometry:
     """Shapes as the kernels see them, and the windows as four tuples of three."""
 
-    def __init__(self, op, shape, format):
-        self.first = format == "channels_first"
+    def __init__(self, op, t):
+        shape = t.x.shape
+        self.first = t.format == "channels_first"
         outer = (shape[0] * shape[1],) if self.first else (shape[0],)
         spatial = shape[2:] if self.first else shape[1:-1]
         inner = () if self.first else shape[-1:]
@@ -254,12 +263,23 @@ class _Geometry:
             tuple(w.before for w in found),
             tuple(w.dilation for w in found),
         )
+        if not self.first:
+            both = _links(found)
+            self.forward = arguments(both, shape[0], shape[-1], "forward", t.terms, t.weights)
+            self.backward = arguments(both, shape[0], shape[-1], "backward", t.terms, t.weights)
         # Offsets in a map, modulo 2^64: a window may start before the map, the sum of both lies inside.
         taps = [np.arange(v.kernel) * v.dilation for v in found]
         starts = [np.arange(v.out) * v.stride - v.before for v in found]
         apart = 1 if self.first else shape[-1]
         self.reach = (_offsets(taps, size) * apart).astype(np.uint64)
         self.starts = (_offsets(starts, size) * apart).astype(np.uint64)
+
+
+def _links(found):
+    """Their taps add up to the offset in the window."""
+    _, h, w = found
+    apart = (h.kernel * w.kernel, w.kernel, 1)
+    return tuple(of_window(v).with_taps(np.arange(v.kernel) * n) for v, n in zip(found, apart, strict=True))
 
 
 def _cut(scratch, *shape):

@@ -5,12 +5,15 @@ import numpy as np
 from normcore.kernels import inline
 
 TAP = np.uint8  # type of a tap's offset; wider in kernels made for windows of more than 256 taps
+MAXIMUM = True  # False in kernels made for minima
 
 
 @inline
 def better(value, best):
-    """Whether value takes over as the maximum: it is larger, or NaN."""
-    return (value > best) | (value != value)
+    """Whether value takes over as the maximum: it is larger (for minima: smaller), or NaN."""
+    if MAXIMUM:
+        return (value > best) | (value != value)
+    return (value < best) | (value != value)
 
 
 @inline

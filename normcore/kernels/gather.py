@@ -1,0 +1,334 @@
+"""Reductions over gathered positions, all channels of a position at once: what every pooling is made of.
+
+    pick_largest(y, arg, y_at, x, places, taps, count, channels, run, y_step, x_step)
+                                     y: the largest of x[places[t] + c], arg: its tap
+    pick_smallest(...)               the same with the smallest
+    sum_matching(y, y_at, x, arg, places, taps, count, channels, run, y_step, x_step)
+                                     y: the sum of x where arg is taps[t]
+    sum_divided(y, y_at, x, places, weights, count, channels, run, y_step, x_step)
+                                     y: the sum of x, divided by weights[0]
+    sum_weighted(...)                y: the sum of x * weights[t]
+
+Arrays are one-dimensional; t counts terms, c channels; y_at and places are the offsets of a position's first channel.
+A run of positions y_step apart is done at once; from one to the next all places move by x_step.
+The first of equal values is picked, and NaN over every number. Terms are added in order, in blocks of 128, so that
+the rounding error does not grow with their number. No terms make a sum of 0; a pick needs one. Nothing is checked.
+
+In compiled kernels each is one function of vector code: a channel's terms meet in registers and every output is
+written once. The last vector overlaps the one before it, so outputs must not overlap inputs.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils
+
+from normcore.kernels.lowered import I64, Lowered, address_of, element_of, loop, number
+from normcore.kernels.tile import lanes
+
+TOGETHER = 4  # vectors whose accumulators stay in registers at once
+BLOCK = 128  # terms added before their sum joins the total
+
+
+def _integers(array_type: Any) -> Any:
+    return ir.IntType(array_type.dtype.bitwidth)
+
+
+UNROLLED = (1, 2, 4, 8, 9)  # numbers of terms that get code of their own, without a loop over them
+
+
+def _call(builder: Any, name: str, arguments: list[Any], count: int, widest: int, body: Any) -> None:
+    """Call a function that runs body(builder, arguments, y offset, x offset, lanes, vectors, terms) over a run's
+    channels. Its arguments are addresses and numbers; the last five are count, channels, run, y_step, x_step."""
+    module = builder.module
+    function = module.globals.get(name)
+    if function is None:
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * len(arguments)), name)
+        function.linkage = "linkonce_odr"
+        for attribute in ("noinline", "nounwind"):
+            function.attributes.add(attribute)
+        b = ir.IRBuilder(function.append_basic_block())
+        terms, extent = function.args[count], function.args[count + 1]
+        with b.if_then(b.icmp_signed(">=", extent, number(widest))):
+            for few in UNROLLED:
+                with b.if_then(b.icmp_signed("==", terms, number(few))):
+                    _over_run(b, function.args, count, widest, body, few)
+                    b.ret_void()
+        width = widest
+        while width >= 1:
+            with b.if_then(b.icmp_signed(">=", extent, number(width))):
+                _over_run(b, function.args, count, width, body, 0, width == widest)
+                b.ret_void()
+            width //= 2
+        b.ret_void()
+    builder.call(function, arguments)
+
+
+def _over_run(
+    b: Any, arguments: Any, count: int, width: int, body: Any, terms: int, many: bool = True
+) -> None:
+    extent, run, y_step, x_step = arguments[count + 1 :]
+    step = width * TOGETHER
+    begin = b.mul(b.sdiv(extent, number(step)), number(step)) if many else number(0)
+    last = b.sub(extent, number(width))
+    with loop(b, run, 1) as (i, _):
+        y_move, x_move = b.mul(i, y_step), b.mul(i, x_step)
+        if many:
+            with loop(b, begin, step) as (c, _inner):
+                body(b, arguments, b.add(y_move, c), b.add(x_move, c), width, TOGETHER, terms)
+        with loop(b, b.sub(extent, begin), width) as (k, _inner):
+            c = b.add(begin, k)
+            c = b.select(b.icmp_signed("<", c, last), c, last)
+            body(b, arguments, b.add(y_move, c), b.add(x_move, c), width, 1, terms)
+
+
+def _each_term(b: Any, first: int, count: Any, known: int, emit: Any) -> None:
+    """emit(t) for the terms from first on: one after the other where their number is known, else in a loop."""
+    if known:
+        for t in range(first, known):
+            emit(number(t))
+    else:
+        with loop(b, b.sub(count, number(first)), 1) as (t, _):
+            emit(b.add(t, number(first)))
+
+
+class _At:
+    """Vectors of one array of a function whose arguments are addresses."""
+
+    def __init__(self, b: Any, kind: Any, size: int, width: int):
+        self.b, self.size, self.width = b, size, width
+        self.type = ir.VectorType(kind, width)
+
+    def _pointer(self, base: Any, at: Any, v: int) -> Any:
+        offset = self.b.mul(self.b.add(at, number(v * self.width)), number(self.size))
+        return self.b.inttoptr(self.b.add(base, offset), self.type.as_pointer())
+
+    def load(self, base: Any, at: Any, v: int) -> Any:
+        return self.b.load(self._pointer(base, at, v), align=self.size)
+
+    def store(self, value: Any, base: Any, at: Any, v: int) -> None:
+        self.b.store(value, self._pointer(base, at, v), align=self.size)
+
+    def splat(self, value: Any) -> Any:
+        one = self.b.insert_element(
+            ir.Constant(self.type, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
+        )
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), self.width), [0] * self.width)
+        return self.b.shuffle_vector(one, one, mask)
+
+
+def _item(b: Any, base: Any, at: Any, kind: Any, size: int) -> Any:
+    return b.load(b.inttoptr(b.add(base, b.mul(at, number(size))), kind.as_pointer()), align=size)
+
+
+def _variables(b: Any, kind: Any, vectors: int) -> list[Any]:
+    return [cgutils.alloca_once(b, kind) for _ in range(vectors)]
+
+
+def _emit_pick(order: str, name: str) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> None:
+        types = signature.args
+        element, size = element_of(types[0])
+        arg_kind = _integers(types[1])
+        arg_size = types[1].dtype.bitwidth // 8
+        tap_kind = ir.IntType(8 * size)  # as wide as the values, so that one mask serves both
+
+        def body(b: Any, arguments: Any, to: Any, of: Any, width: int, vectors: int, known: int) -> None:
+            y, arg, y_at, x, places, taps, count = arguments[:7]
+            data, kept = _At(b, element, size, width), _At(b, arg_kind, arg_size, width)
+            tapped = _At(b, tap_kind, size, width)
+            best, tap = _variables(b, data.type, vectors), _variables(b, tapped.type, vectors)
+
+            def term(t: Any) -> tuple[Any, Any]:
+                number_of = _item(b, taps, t, I64, 8)
+                if size < 8:
+                    number_of = b.trunc(number_of, tap_kind)
+                return b.add(_item(b, places, t, I64, 8), of), tapped.splat(number_of)
+
+            at, first = term(number(0))
+            for v in range(vectors):
+                b.store(data.load(x, at, v), best[v])
+                b.store(first, tap[v])
+
+            def compare(t: Any) -> None:
+                at, now = term(t)
+                for v in range(vectors):
+                    value, old = data.load(x, at, v), b.load(best[v])
+                    wins = b.or_(b.fcmp_ordered(order, value, old), b.fcmp_unordered("uno", value, value))
+                    b.store(b.select(wins, value, old), best[v])
+                    b.store(b.select(wins, now, b.load(tap[v])), tap[v])
+
+            _each_term(b, 1, count, known, compare)
+            to = b.add(y_at, to)
+            for v in range(vectors):
+                data.store(b.load(best[v]), y, to, v)
+                found = b.load(tap[v])
+                kept.store(b.trunc(found, kept.type) if arg_size < size else found, arg, to, v)
+
+        y, arg, y_at, x, places, taps = values[:6]
+        zero = number(0)
+        arguments = [
+            address_of(context, builder, types[0], y, zero),
+            address_of(context, builder, types[1], arg, zero),
+            y_at,
+            address_of(context, builder, types[3], x, zero),
+            address_of(context, builder, types[4], places, zero),
+            address_of(context, builder, types[5], taps, zero),
+            *values[6:],
+        ]
+        _call(builder, f"normcore_{name}_{size}_{arg_size}", arguments, 6, lanes(size), body)
+
+    return emit
+
+
+def _emit_matching(context: Any, builder: Any, signature: Any, values: Any) -> None:
+    types = signature.args
+    element, size = element_of(types[0])
+    arg_kind, arg_size = _integers(types[3]), types[3].dtype.bitwidth // 8
+
+    def body(b: Any, arguments: Any, to: Any, of: Any, width: int, vectors: int, known: int) -> None:
+        y, y_at, x, arg, places, taps, count = arguments[:7]
+        data, kept = _At(b, element, size, width), _At(b, arg_kind, arg_size, width)
+        zero = ir.Constant(data.type, [0.0] * width)
+        total = _variables(b, data.type, vectors)
+        for v in range(vectors):
+            b.store(zero, total[v])
+
+        def add(t: Any) -> None:
+            at = b.add(_item(b, places, t, I64, 8), of)
+            wanted = kept.splat(b.trunc(_item(b, taps, t, I64, 8), arg_kind))
+            for v in range(vectors):
+                match = b.icmp_unsigned("==", kept.load(arg, at, v), wanted)
+                part = b.select(match, data.load(x, at, v), zero)
+                b.store(b.fadd(b.load(total[v]), part), total[v])
+
+        _each_term(b, 0, count, known, add)
+        for v in range(vectors):
+            data.store(b.load(total[v]), y, b.add(y_at, to), v)
+
+    y, y_at, x, arg, places, taps = values[:6]
+    zero = number(0)
+    arguments = [
+        address_of(context, builder, types[0], y, zero),
+        y_at,
+        address_of(context, builder, types[2], x, zero),
+        address_of(context, builder, types[3], arg, zero),
+        address_of(context, builder, types[4], places, zero),
+        address_of(context, builder, types[5], taps, zero),
+        *values[6:],
+    ]
+    _call(builder, f"normcore_sum_matching_{size}_{arg_size}", arguments, 6, lanes(size), body)
+
+
+def _emit_sum(weighted: bool, name: str) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> None:
+        types = signature.args
+        element, size = element_of(types[0])
+
+        def body(b: Any, arguments: Any, to: Any, of: Any, width: int, vectors: int, known: int) -> None:
+            y, y_at, x, places, weights, count = arguments[:6]
+            data = _At(b, element, size, width)
+            zero = ir.Constant(data.type, [0.0] * width)
+            total, block = _variables(b, data.type, vectors), _variables(b, data.type, vectors)
+            for v in range(vectors):
+                b.store(zero, total[v])
+
+            def add_block(start: Any, terms: Any) -> None:
+                for v in range(vectors):
+                    b.store(zero, block[v])
+
+                def add(k: Any) -> None:
+                    t = b.add(start, k)
+                    at = b.add(_item(b, places, t, I64, 8), of)
+                    weight = data.splat(_item(b, weights, t, element, size)) if weighted else None
+                    for v in range(vectors):
+                        value = data.load(x, at, v)
+                        if weighted:
+                            value = b.fmul(value, weight, flags=["contract"])
+                        b.store(b.fadd(b.load(block[v]), value, flags=["contract"]), block[v])
+
+                _each_term(b, 0, terms, known, add)
+                for v in range(vectors):
+                    b.store(b.fadd(b.load(total[v]), b.load(block[v])), total[v])
+
+            if known:
+                add_block(number(0), None)
+            else:
+                with loop(b, count, BLOCK) as (start, _outer):
+                    rest = b.sub(count, start)
+                    whole = b.icmp_signed(">", rest, number(BLOCK))
+                    add_block(start, b.select(whole, number(BLOCK), rest))
+            for v in range(vectors):
+                value = b.load(total[v])
+                if not weighted:
+                    value = b.fdiv(value, data.splat(_item(b, weights, number(0), element, size)))
+                data.store(value, y, b.add(y_at, to), v)
+
+        y, y_at, x, places, weights = values[:5]
+        zero = number(0)
+        arguments = [
+            address_of(context, builder, types[0], y, zero),
+            y_at,
+            address_of(context, builder, types[2], x, zero),
+            address_of(context, builder, types[3], places, zero),
+            address_of(context, builder, types[4], weights, zero),
+            *values[5:],
+        ]
+        _call(builder, f"normcore_{name}_{size}", arguments, 5, lanes(size), body)
+
+    return emit
+
+
+def _moves(channels: int, run: int, y_step: int, x_step: int) -> Any:
+    """Offsets from y_at and from a place, of every channel of every position of a run."""
+    i, c = np.arange(run)[:, None], np.arange(channels)
+    return i * y_step + c, i * x_step + c
+
+
+def _python_pick(better: Any) -> Any:
+    def pick(y, arg, y_at, x, places, taps, count, channels, run, y_step, x_step):
+        to, of = _moves(channels, run, y_step, x_step)
+        best, tap = x[places[0] + of], np.full(of.shape, taps[0])
+        for t in range(1, count):
+            value = x[places[t] + of]
+            wins = better(value, best) | (value != value)
+            best, tap = np.where(wins, value, best), np.where(wins, taps[t], tap)
+        y[y_at + to], arg[y_at + to] = best, tap
+
+    pick.__doc__ = "The largest (or smallest) of the gathered values and its tap, for each channel."
+    return pick
+
+
+def _python_matching(y, y_at, x, arg, places, taps, count, channels, run, y_step, x_step):
+    to, of = _moves(channels, run, y_step, x_step)
+    total = np.zeros(of.shape, y.dtype)
+    for t in range(count):
+        total += np.where(arg[places[t] + of] == taps[t], x[places[t] + of], 0)
+    y[y_at + to] = total
+
+
+def _python_sum(weighted: bool) -> Any:
+    def add(y, y_at, x, places, weights, count, channels, run, y_step, x_step):
+        to, of = _moves(channels, run, y_step, x_step)
+        total = np.zeros(of.shape, y.dtype)
+        for start in range(0, count, BLOCK):
+            block = np.zeros(of.shape, y.dtype)
+            for t in range(start, min(count, start + BLOCK)):
+                block += x[places[t] + of] * weights[t] if weighted else x[places[t] + of]
+            total += block
+        y[y_at + to] = total if weighted else total / weights[0]
+
+    add.__doc__ = "The sum of the gathered values, weighted or divided, for each channel."
+    return add
+
+
+pick_largest = Lowered(
+    "pick_largest", "aaiaaaiiiii", _python_pick(np.greater), _emit_pick(">", "pick_largest")
+)
+pick_smallest = Lowered(
+    "pick_smallest", "aaiaaaiiiii", _python_pick(np.less), _emit_pick("<", "pick_smallest")
+)
+sum_matching = Lowered("sum_matching", "aiaaaaiiiii", _python_matching, _emit_matching)
+sum_divided = Lowered("sum_divided", "aiaaaiiiii", _python_sum(False), _emit_sum(False, "sum_divided"))
+sum_weighted = Lowered("sum_weighted", "aiaaaiiiii", _python_sum(True), _emit_sum(True, "sum_weighted"))

@@ -1,0 +1,227 @@
+"""One pooling bound to shapes: sums or extremes over windows or bins, forward and backward, on any device.
+
+What avg_pool, lp_pool, the adaptive and the global pools have in common; each says what its windows are.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from normcore import Array, ParameterError, ShapeError
+from normcore.shapes import ONE
+from normcore_pooling import reduce_cuda
+from normcore_pooling.links import of_bins, of_window
+from normcore_pooling.planes import reduce_planes
+from normcore_pooling.positions import (
+    AVERAGE,
+    LARGEST,
+    MATCH,
+    NO_ARG,
+    NO_FACTORS,
+    SPREAD,
+    TASKS,
+    arguments,
+    reduce_positions,
+    scratch_arrays,
+)
+
+EVERYTHING, INSIDE, NOTHING = 1, 0, 2  # what an average counts: padding too, the input only, nothing (a sum)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Windows or bins along three dimensions (those that are not there have one element).
+
+    both: the links of each. windows: shapes.Window of each, or None for bins. counted: EVERYTHING, INSIDE or
+    NOTHING. divisor: a further divisor.
+    """
+
+    both: tuple
+    windows: tuple | None = None
+    counted: int = INSIDE
+    divisor: float = 1
+
+    @property
+    def size(self):
+        return tuple(b.size for b in self.both)
+
+    @property
+    def out(self):
+        return tuple(b.out for b in self.both)
+
+    def counts(self):
+        """What outputs divide by along each dimension, float64; the divisor is in the last."""
+        found = []
+        for k, b in enumerate(self.both):
+            count = np.diff(b.forward.first).astype(np.float64)
+            if self.counted == NOTHING:
+                count[:] = 1
+            elif self.counted == EVERYTHING and self.windows is not None:
+                w = self.windows[k]
+                count = np.minimum(w.kernel, w.size + w.after + w.before - np.arange(w.out) * w.stride)
+            found.append(count * float(self.divisor if k == 2 else 1))
+        return tuple(found)
+
+
+def geometry_of_windows(found, counted, divisor=1):
+    three = (ONE,) * (3 - len(found)) + tuple(found)
+    return Geometry(tuple(of_window(w).with_taps(np.zeros(w.kernel)) for w in three), three, counted, divisor)
+
+
+def geometry_of_bins(spatial, out, counted=INSIDE, tapped=True):
+    """A tap is its position's contribution to the flat index in the map; without taps, for sums, all are 0."""
+    missing = (1,) * (3 - len(spatial))
+    size, out = missing + tuple(spatial), missing + tuple(out)
+    apart = (size[1] * size[2], size[2], 1) if tapped else (0, 0, 0)
+    pairs = zip(size, out, apart, strict=True)
+    return Geometry(tuple(of_bins(s, o).with_taps(np.arange(s) * n) for s, o, n in pairs), None, counted)
+
+
+def check_map(op, shape, most=5):
+    """Raises ShapeError unless shape is (N, C, *spatial) with something in the map."""
+    if not 3 <= len(shape) <= most or 0 in shape[2:]:
+        raise ShapeError(
+            f"{op}: expected (N, C, *spatial) with 1 to {most - 2} spatial dimensions, none of them empty, got {shape}"
+        )
+
+
+def workspace(geometry):
+    """What Reduction needs."""
+    rows = max(
+        math.prod(b.forward.most for b in geometry.both[:2]),
+        math.prod(b.backward.most for b in geometry.both[:2]),
+    )
+    arrays = scratch_arrays(geometry.both)
+    return {
+        **arrays,
+        "row_terms": Array((TASKS * 2 * max(1, rows),), "int64"),
+        "row_shares": Array((TASKS * max(1, rows),), "float64"),
+    }
+
+
+class Reduction:
+    """The kernels of one geometry for the arrays of one layer (t)."""
+
+    def __init__(self, geometry, t, shape):
+        """shape: of the layer's input, physical."""
+        self.geometry, self.first = geometry, t.format == "channels_first"
+        self.counts = geometry.counts()
+        self.shares = tuple(1 / c for c in self.counts)
+        outer = shape[0] * shape[1] if self.first else shape[0]
+        inner = 1 if self.first else shape[-1]
+        self.x, self.y = (outer, *geometry.size, inner), (outer, *geometry.out, inner)
+        if t.device.name != "cpu":
+            return
+        if self.first:
+            self.forward, self.backward = (self._plane_arguments(way, t) for way in ("forward", "backward"))
+        else:
+            both, sizes = geometry.both, (outer, inner)
+            self.forward = arguments(both, *sizes, "forward", t.terms, t.weights, self.counts)
+            self.backward = arguments(both, *sizes, "backward", t.terms, t.weights, self.shares)
+
+    @classmethod
+    def of(cls, t, shape, make):
+        """The layer's own, made at its first call: it depends on the bound shapes alone."""
+        found = vars(t).get("reduction")
+        if found is None:
+            found = t.reduction = cls(make(), t, shape)
+        return found
+
+    def average(self, t, x, y):
+        """y: sums of x over the windows, divided."""
+        self._forward(t, AVERAGE, x, y, NO_ARG, self.counts)
+
+    def spread(self, t, dy, dx):
+        """The gradient of average."""
+        self._backward(t, SPREAD, dy, dx, NO_ARG, self.shares)
+
+    def largest(self, t, x, y, arg):
+        self._forward(t, LARGEST, x, y, arg, NO_FACTORS)
+
+    def route(self, t, dy, dx, arg):
+        """The gradient of largest."""
+        self._backward(t, MATCH, dy, dx, arg, NO_FACTORS)
+
+    def average_cuda(self, t, x, y):
+        self._sum_cuda(t, reduce_cuda.average_cuda, x.reshape(self.x), y.reshape(self.y), y.size)
+
+    def spread_cuda(self, t, dy, dx):
+        self._sum_cuda(t, reduce_cuda.spread_cuda, dy.reshape(self.y), dx.reshape(self.x), dx.size)
+
+    def largest_cuda(self, t, x, y, arg):
+        if y.size:
+            kernel = reduce_cuda.extreme_cuda.with_constants(TAP=np.dtype(str(arg.dtype)).type)
+            g = self.geometry
+            kernel[t, y.size](x.reshape(self.x), y.reshape(self.y), arg.reshape(self.y), g.size, g.out)
+
+    def route_cuda(self, t, dy, dx, arg):
+        if dx.size:
+            kernel = reduce_cuda.route_cuda.with_constants(TAP=np.dtype(str(arg.dtype)).type)
+            g = self.geometry
+            kernel[t, dx.size](dy.reshape(self.y), arg.reshape(self.y), dx.reshape(self.x), g.size, g.out)
+
+    def _sum_cuda(self, t, kernel, source, target, count):
+        if not count:
+            return
+        g = self.geometry
+        kernel = kernel.with_constants(BINS=g.windows is None, COUNTED=g.counted)
+        windows = g.windows or (ONE,) * 3
+        numbers = (tuple(getattr(w, k) for w in windows) for k in ("kernel", "stride", "before", "after"))
+        kernel[t, count](source, target, g.size, g.out, *numbers, int(g.divisor))
+
+    def _forward(self, t, operation, x, y, arg, factors):
+        self._run(t, operation, x, self.x, y, self.y, arg, factors, self.forward)
+
+    def _backward(self, t, operation, dy, dx, arg, factors):
+        self._run(t, operation, dy, self.y, dx, self.x, arg, factors, self.backward)
+
+    def _run(self, t, operation, source, source_shape, target, target_shape, arg, factors, rest):
+        if not target.size:
+            return
+        if self.first:
+            constants = {"OPERATION": operation, "TAP": arg.dtype.type}
+            source = source.reshape(source_shape[0], -1)
+            target = target.reshape(target_shape[0], -1)
+            arg = source if arg is NO_ARG else arg.reshape(source_shape[0], -1)  # of no use to sums
+            reduce_planes.with_constants(**constants)[t](source, target, arg, factors, *rest)
+        else:
+            kernel = reduce_positions.with_constants(OPERATION=operation)
+            kernel[t](source.reshape(-1), target.reshape(-1), arg.reshape(-1), factors, *rest)
+
+    def _plane_arguments(self, way, t):
+        g = self.geometry
+        links = tuple(getattr(b, way) for b in g.both)
+        tables = tuple((one.first, one.sources, one.taps) for one in links)
+        source, target = (g.size, g.out) if way == "forward" else (g.out, g.size)
+        rows = max(1, math.prod(one.most for one in links[:2]))
+        tasks = max(1, min(TASKS, self.x[0]))
+        scratch = t.row_terms[: tasks * 2 * rows].reshape(tasks, 2, rows)
+        return source, target, scratch, t.row_shares[: tasks * rows].reshape(tasks, rows), *tables
+
+
+def adaptive_sizes(op, output_size, spatial):
+    """output_size as one number for each spatial dimension; None keeps the input's."""
+    rank = len(spatial)
+    given = tuple(output_size) if isinstance(output_size, tuple | list) else (output_size,) * rank
+    if len(given) != rank:
+        raise ParameterError(
+            "output_size", f"one number, or {rank}, one for each dimension of {tuple(spatial)}", output_size
+        )
+    return tuple(s if o is None else o for o, s in zip(given, spatial, strict=True))
+
+
+def check_output_size(output_size):
+    """The part of adaptive_sizes's check that needs no rank."""
+    values = output_size if isinstance(output_size, tuple | list) else (output_size,)
+    if not values or not all(v is None or (isinstance(v, int) and v > 0) for v in values):
+        raise ParameterError(
+            "output_size",
+            "a whole number above 0 (or null for the input's), or one for each dimension",
+            output_size,
+        )
+
+
+def compact(count):
+    """The narrowest unsigned type for numbers below count."""
+    return next(k for k in ("uint8", "uint16", "uint32") if count <= 1 << 8 * np.dtype(k).itemsize)
