@@ -114,8 +114,8 @@ class Prelu(Op, name="prelu", learnable=("weight",), source="He, Zhang, Ren and 
 
     def forward_cuda(self, t):
         if t.x.size:
-            x, y = self._channels(t, t.x, t.y)
-            forward_cuda[t, x.size](x, t.weight, y)
+            length = self._channels(t, t.x)[0].shape[2]
+            forward_cuda[t, t.x.size](t.x.reshape(-1), t.weight, length, t.y.reshape(-1))
 
     def backward_cuda(self, t):
         wanted = t.dx is not None

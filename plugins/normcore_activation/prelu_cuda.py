@@ -7,14 +7,14 @@ from normcore.kernels.warps import block_sum
 from normcore_activation.prelu_cpu import slope, slope_gradient, value
 
 THREADS = 256  # of a block that sums together
+WARPS = THREADS // 32
 
 
 @cuda
-def forward_cuda(x, weight, y):
-    channels, length = x.shape[1], x.shape[2]
-    flat, out = x.reshape(x.size), y.reshape(y.size)
+def forward_cuda(x, weight, length, y):
+    """x, y flat; the channel changes every `length` numbers."""
     for i in range(cu.grid(1), x.size, cu.gridsize(1)):
-        out[i] = value(flat[i], weight[i // length % channels])
+        y[i] = value(x[i], weight[i // length % weight.size])
 
 
 @cuda
@@ -24,7 +24,7 @@ def planes_backward_cuda(x, dy, weight, dx, wanted, sums):
     chunks = sums.shape[0]
     c = cu.blockIdx.x % channels
     k = cu.blockIdx.x // channels
-    scratch = cu.shared.array(THREADS // 32, np.float64)
+    scratch = cu.shared.array(WARPS, np.float64)
     count = x.shape[0] * length
     step = (count + chunks - 1) // chunks
     w = weight[c]
