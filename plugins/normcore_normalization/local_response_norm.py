@@ -53,6 +53,7 @@ from normcore_normalization.local_response_rows import (
     forward_ring,
     forward_row,
 )
+from normcore_normalization.local_response_scalars import LEAST, MOST
 
 TILE = 512  # positions of a ring's rows: the rows of backward, 14 when size is 5, stay in the L1 cache
 LINE = 1024  # elements of a line that holds several rows of channels
@@ -154,17 +155,18 @@ class LocalResponseNorm(
         g = self._bound(t)
         scratch, flags = t.scratch[: math.prod(g.scratch)].reshape(g.scratch), t.flags[: g.scratch[0]]
         numbers = (self._scale(t), self.k, self.beta)
+        checked = (*numbers, self._most(t))
         constants = {"THREE_QUARTERS": self.beta == 0.75}
         x, y = t.x.reshape(g.rows), t.y.reshape(g.rows)
         if g.kind == "ring":
             forward = forward_ring.with_constants(**constants)
-            forward[t](x, y, scratch, flags, g.tile, g.before[2], self.size, *numbers)
+            forward[t](x, y, scratch, flags, g.tile, g.before[2], self.size, *checked)
         elif g.kind == "row":
             forward = forward_row.with_constants(**constants)
-            forward[t](x, y, scratch, flags, g.tile, g.before[2], self.size, *numbers)
+            forward[t](x, y, scratch, flags, g.tile, g.before[2], self.size, *checked)
         else:
             forward = forward_map.with_constants(**constants)
-            forward[t](x, y, scratch, flags, g.box[4], g.before, g.window, *numbers)
+            forward[t](x, y, scratch, flags, g.box[4], g.before, g.window, *checked)
         if flags.any():
             forward = forward_wide.with_constants(**constants)
             forward[t](t.x.reshape(g.box), t.y.reshape(g.box), g.before, g.window, *numbers)
@@ -175,18 +177,19 @@ class LocalResponseNorm(
         g = self._bound(t)
         scratch, flags = t.scratch[: math.prod(g.scratch)].reshape(g.scratch), t.flags[: g.scratch[0]]
         numbers = (self._scale(t), self.k, self.beta)
+        checked = (*numbers, self._most(t))
         constants = {"THREE_QUARTERS": self.beta == 0.75}
         x, dy, dx = t.x.reshape(g.rows), t.dy.reshape(g.rows), t.dx.reshape(g.rows)
         if g.kind == "ring":
             backward = backward_ring.with_constants(**constants)
-            backward[t](x, dy, dx, scratch, flags, g.tile, g.before[2], self.size, *numbers)
+            backward[t](x, dy, dx, scratch, flags, g.tile, g.before[2], self.size, *checked)
         elif g.kind == "row":
             backward = backward_row.with_constants(**constants)
-            backward[t](x, dy, dx, scratch, flags, g.tile, g.before[2], self.size, *numbers)
+            backward[t](x, dy, dx, scratch, flags, g.tile, g.before[2], self.size, *checked)
         else:
             u, apart = t.u.reshape(g.rows), g.box[4]
             shares = shares_map.with_constants(**constants)
-            shares[t](x, dy, dx, u, scratch, flags, apart, g.before, g.window, *numbers)
+            shares[t](x, dy, dx, u, scratch, flags, apart, g.before, g.window, *checked)
             gather_map[t](x, u, dx, scratch, apart, g.before, g.window, numbers[0], self.beta)
         if flags.any():
             backward = backward_wide.with_constants(**constants)
@@ -217,6 +220,12 @@ class LocalResponseNorm(
         if self.alpha_scaling == "sum":
             return float(self.alpha)
         return self.alpha / self.size ** (t.x.ndim - 2 if self.region == "within" else 1)
+
+    def _most(self, t):
+        """The sum of squares up to which every s lies between LEAST and MOST."""
+        if self.k < LEAST:
+            return -1.0
+        return min((MOST - self.k) / max(self._scale(t), 1e-25), 1e35)
 
     def _bound(self, t):
         found = vars(t).get("geometry")  # depends on the bound shapes alone, so it is worked out once

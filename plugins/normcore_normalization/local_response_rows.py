@@ -3,12 +3,12 @@
 `ring` kernels take x (A, C, L), windows along C: for a tile of positions they walk along the channels and keep the
 squares of one window in `size` rows, each overwritten when it leaves the window, so that all rows together always
 are the window. `row` kernels take x (M, C): some rows at once, side by side in one long line with zeros between.
-Both compute powers on whole padded lines, never on the odd end of a row. flags: set where a number is too large
-for float32's squares; the caller then computes in float64.
+Both compute powers on whole padded lines, never on the odd end of a row. flags: set where squares add up to
+more than `most`, so that their powers might leave float32; the caller then computes in float64.
 """
 
 from normcore.kernels import cpu, inline, prange, real
-from normcore_normalization.local_response_scalars import LEAST, MOST, power
+from normcore_normalization.local_response_scalars import line_power
 
 
 @inline(reassociate=True)
@@ -49,30 +49,27 @@ def scaled(s, alpha, k):
 @inline
 def powers_five(a, b, c, d, e, w, alpha, k, beta):
     for i in range(w.size):
-        w[i] = power(scaled(((a[i] + b[i]) + (c[i] + d[i])) + e[i], alpha, k), beta)
+        w[i] = line_power(scaled(((a[i] + b[i]) + (c[i] + d[i])) + e[i], alpha, k), beta)
 
 
 @inline
 def powers(w, alpha, k, beta):
     for i in range(w.size):
-        w[i] = power(scaled(w[i], alpha, k), beta)
+        w[i] = line_power(scaled(w[i], alpha, k), beta)
 
 
 @inline
-def powers_both_five(a, b, c, d, e, w, v, alpha, k, beta):
-    """w = s^-beta, v = s^(-beta - 1)."""
+def sum_five(a, b, c, d, e, w):
     for i in range(w.size):
-        s = scaled(((a[i] + b[i]) + (c[i] + d[i])) + e[i], alpha, k)
-        p = power(s, beta)
-        w[i] = p
-        v[i] = p / s
+        w[i] = ((a[i] + b[i]) + (c[i] + d[i])) + e[i]
 
 
 @inline
 def powers_both(w, v, alpha, k, beta):
+    """w = s^-beta, v = s^(-beta - 1). Few arrays a loop: from nine pairs that might overlap on, LLVM gives up vectors."""
     for i in range(w.size):
         s = scaled(w[i], alpha, k)
-        p = power(s, beta)
+        p = line_power(s, beta)
         w[i] = p
         v[i] = p / s
 
@@ -84,11 +81,16 @@ def times(x, w, y):
 
 
 @inline
+def times_both(x, dy, v, u):
+    for i in range(x.size):
+        u[i] = dy[i] * x[i] * v[i]
+
+
+@inline
 def shares(x, dy, w, v, t, u):
     """t = dy s^-beta, u = dy x s^(-beta - 1)."""
-    for i in range(x.size):
-        t[i] = dy[i] * w[i]
-        u[i] = dy[i] * x[i] * v[i]
+    times(dy, w, t)
+    times_both(x, dy, v, u)
 
 
 @inline
@@ -101,11 +103,6 @@ def input_gradient_five(x, t, a, b, c, d, e, dx, along):
 def input_gradient(x, t, w, dx, along):
     for i in range(x.size):
         dx[i] = t[i] - along * x[i] * w[i]
-
-
-@inline
-def safe(total, alpha, k):
-    return k >= real(LEAST) and k + alpha * total <= real(MOST)
 
 
 # -- x (A, C, L), windows along C --------------------------------------------------------------------------
@@ -133,7 +130,7 @@ def enter(x, c, lo, hi, z):
 
 
 @cpu
-def forward_ring(x, y, scratch, flags, tile, before, size, alpha, k, beta):
+def forward_ring(x, y, scratch, flags, tile, before, size, alpha, k, beta, most):
     """scratch (tasks, size + 1, tile padded)."""
     channels, length = x.shape[1], x.shape[2]
     tiles = (length + tile - 1) // tile
@@ -160,12 +157,12 @@ def forward_ring(x, y, scratch, flags, tile, before, size, alpha, k, beta):
                     sum_ring(z, w)
                     powers(w, a, shift, exponent)
                 times(x[n, c, lo:hi], w, y[n, c, lo:hi])
-            good = good and safe(total, a, shift)
+            good = good and total <= real(most)
         flags[task] = 0 if good else 1
 
 
 @cpu
-def backward_ring(x, dy, dx, scratch, flags, tile, before, size, alpha, k, beta):
+def backward_ring(x, dy, dx, scratch, flags, tile, before, size, alpha, k, beta, most):
     """scratch (tasks, 2 size + before + 3, tile padded): squares, u, dy s^-beta of the last channels, w and v."""
     channels, length = x.shape[1], x.shape[2]
     tiles = (length + tile - 1) // tile
@@ -193,10 +190,10 @@ def backward_ring(x, dy, dx, scratch, flags, tile, before, size, alpha, k, beta)
                 if c < channels:
                     total += enter(x[n], c + after, lo, hi, z)
                     if size == 5:
-                        powers_both_five(z[0], z[1], z[2], z[3], z[4], w, v, a, shift, exponent)
+                        sum_five(z[0], z[1], z[2], z[3], z[4], w)
                     else:
                         sum_ring(z, w)
-                        powers_both(w, v, a, shift, exponent)
+                    powers_both(w, v, a, shift, exponent)
                     shares(x[n, c, lo:hi], dy[n, c, lo:hi], w, v, late[c % (before + 1)], u[c % size])
                 else:
                     fill(u[c % size], real(0))
@@ -209,7 +206,7 @@ def backward_ring(x, dy, dx, scratch, flags, tile, before, size, alpha, k, beta)
                     else:
                         sum_ring(u, w)
                         input_gradient(p, t, w, d, along)
-            good = good and safe(total, a, shift)
+            good = good and total <= real(most)
         flags[task] = 0 if good else 1
 
 
@@ -228,8 +225,14 @@ def sum_shifted(z, w, size, apart):
             add_one(z[j * apart : j * apart + w.size], w)
 
 
+@inline
+def shifted_five(z, w):
+    count = w.size
+    sum_five(z[:count], z[1 : 1 + count], z[2 : 2 + count], z[3 : 3 + count], z[4 : 4 + count], w)
+
+
 @cpu
-def forward_row(x, y, scratch, flags, together, before, size, alpha, k, beta):
+def forward_row(x, y, scratch, flags, together, before, size, alpha, k, beta, most):
     """scratch (tasks, 2, line): `together` rows side by side, size - 1 zeros after each; line has size - 1 more."""
     rows, channels = x.shape
     pitch = channels + size - 1
@@ -258,12 +261,12 @@ def forward_row(x, y, scratch, flags, together, before, size, alpha, k, beta):
                 powers(w, a, shift, exponent)
             for r in range(count):
                 times(x[first + r], w[r * pitch : r * pitch + channels], y[first + r])
-            good = good and safe(total, a, shift)
+            good = good and total <= real(most)
         flags[task] = 0 if good else 1
 
 
 @cpu
-def backward_row(x, dy, dx, scratch, flags, together, before, size, alpha, k, beta):
+def backward_row(x, dy, dx, scratch, flags, together, before, size, alpha, k, beta, most):
     """scratch (tasks, 5, line): squares, u, w, v and dy s^-beta."""
     rows, channels = x.shape
     pitch = channels + size - 1
@@ -286,35 +289,25 @@ def backward_row(x, dy, dx, scratch, flags, together, before, size, alpha, k, be
             for r in range(count):
                 total += square(x[first + r], z[r * pitch + before : r * pitch + before + channels])
             if size == 5:
-                powers_both_five(
-                    z[:line], z[1 : 1 + line], z[2 : 2 + line], z[3 : 3 + line], z[4 : 4 + line],
-                    w, v, a, shift, exponent,
-                )  # fmt: skip
+                shifted_five(z, w)
             else:
                 sum_shifted(z, w, size, 1)
-                powers_both(w, v, a, shift, exponent)
+            powers_both(w, v, a, shift, exponent)
             for r in range(count):
                 at = r * pitch
                 inside = slice_of(u, at + after, channels)
                 shares(x[first + r], dy[first + r], w[at:], v[at:], t[at:], inside)
             if size == 5:
-                for r in range(count):
-                    at = r * pitch
-                    five_shifted(x[first + r], t[at:], u[at:], dx[first + r], along)
+                shifted_five(u, w)
             else:
                 sum_shifted(u, w, size, 1)
-                for r in range(count):
-                    at = r * pitch
-                    input_gradient(x[first + r], t[at:], w[at:], dx[first + r], along)
-            good = good and safe(total, a, shift)
+            for r in range(count):
+                at = r * pitch
+                input_gradient(x[first + r], t[at:], w[at:], dx[first + r], along)
+            good = good and total <= real(most)
         flags[task] = 0 if good else 1
 
 
 @inline
 def slice_of(a, start, count):
     return a[start : start + count]
-
-
-@inline
-def five_shifted(x, t, u, dx, along):
-    input_gradient_five(x, t, u, u[1:], u[2:], u[3:], u[4:], dx, along)

@@ -9,6 +9,7 @@ of the middle three axes, `before` of which lie before the element:
 import math
 
 from normcore.kernels import inline, real, wide
+from normcore.kernels.powers import inverse_three_quarters
 
 LEAST, MOST = 1e-10, 1e10  # between these, no power of s that a kernel computes leaves float32
 THREE_QUARTERS = False  # a constant of each kernel: beta is 0.75
@@ -19,6 +20,14 @@ def power(s, beta):
     """s^-beta in the kernel's dtype, for LEAST <= s <= MOST."""
     if THREE_QUARTERS:
         return 1.0 / math.sqrt(s * math.sqrt(s))
+    return math.exp(-beta * math.log(s))
+
+
+@inline
+def line_power(s, beta):
+    """The same in lines of CPU kernels, where divisions and roots are dear."""
+    if THREE_QUARTERS:
+        return inverse_three_quarters(s)
     return math.exp(-beta * math.log(s))
 
 
