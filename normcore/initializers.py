@@ -51,6 +51,13 @@ class Constant(Initializer, name="constant"):
         return np.full(shape, float(self.value))
 
 
+class Identity(Initializer, name="identity"):
+    """The identity matrix along the last two axes (a covariance before any data)."""
+
+    def fill(self, shape: tuple[int, ...], fan: tuple[int, int], key: int) -> np.ndarray:
+        return np.broadcast_to(np.eye(*shape[-2:]), shape).copy()
+
+
 class Normal(Initializer, name="normal"):
     """N(mean, std^2) (AlexNet: std 0.01)."""
 
@@ -159,6 +166,7 @@ BUILT_IN = (
     LecunNormal,
     Normal,
     Ones,
+    Identity,
     Orthogonal,
     TorchDefaultBias,
     TorchDefaultWeight,

@@ -59,6 +59,21 @@ class Cpu:
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         raise TypeError("products on the CPU run on a fixed split of their own, see the ops that need them")
 
+    def eigh(self, a: Any, values: Any, vectors: Any) -> None:
+        with _blas().limit(limits=1):  # with more, the number of threads would show in the last bits
+            for k in range(len(a)):
+                if np.isfinite(a[k]).all():
+                    values[k], vectors[k] = np.linalg.eigh(a[k])
+                else:
+                    values[k], vectors[k] = np.nan, np.nan
+
+
+@cache
+def _blas() -> Any:
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")
+
 
 @cache
 def device() -> Cpu:

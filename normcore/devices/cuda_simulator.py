@@ -117,6 +117,10 @@ class StandIn(Cpu):
         _no_host_arrays((a, b, out), "a matrix product")
         np.matmul(_plain(a), _plain(b), out=_plain(out))
 
+    def eigh(self, a: np.ndarray, values: np.ndarray, vectors: np.ndarray) -> None:
+        _no_host_arrays((a, values, vectors), "an eigen-decomposition")
+        super().eigh(_plain(a), _plain(values), _plain(vectors))
+
 
 def kernel_arguments(arguments: tuple[Any, ...], real: Callable[[float], Any]) -> list[Any]:
     """What a kernel gets for these arguments. Raises SimulatorError for an array of the host: a launch would

@@ -45,6 +45,10 @@ class Device(Protocol):
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         """out = a @ b by the device's library (cuBLAS, without TF32); not for the CPU."""
 
+    def eigh(self, a: Any, values: Any, vectors: Any) -> None:
+        """Eigenvalues (k, n), ascending, and eigenvectors (k, n, n), in columns, of symmetric float64 matrices a
+        (k, n, n), by the device's LAPACK. A matrix with NaN or infinities gives NaN."""
+
 
 def get(name: Any) -> Device:
     """The device "cpu", "cuda", or "auto" (CUDA where it works, else the CPU); a Device is returned as it is.

@@ -37,7 +37,9 @@ from normcore_normalization.dynamic_tanh_kernels import (
 )
 
 CHUNKS, STRIPS = 16, 16  # into which backward cuts rows and columns at most
-STRIP = 1024  # columns of a strip, at most: three sums of them and the rows they come from stay in the L1 cache
+STRIP = (
+    1024  # columns of a strip, at most: three sums of them and the rows they come from stay in the L1 cache
+)
 
 
 class DynamicTanh(
