@@ -16,7 +16,7 @@ EXAMPLE = pathlib.Path(__file__).parent.parent / "examples" / "lenet-mnist.yaml"
 BATCH = 64
 
 
-def test_training_step(benchmark):
+def test_training_step(benchmark, recorder):
     """Prints and records torch's time over ours, for torch's better memory format."""
     from peer_lenet import TorchStep
 
@@ -48,5 +48,6 @@ def test_training_step(benchmark):
         interval=[low, high],
         images_per_second=BATCH / timing.median("normcore"),
     )
+    recorder.add("step of lenet-mnist.yaml beside torch", ratio=ratio, interval=[low, high], better=better)
     print(f"\nLeNet step, batch {BATCH}: {better} / normcore = {ratio:.2f} ({low:.2f} to {high:.2f})")
     benchmark.pedantic(trainer.step, args=(x, targets), rounds=20)
