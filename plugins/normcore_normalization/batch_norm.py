@@ -27,8 +27,6 @@ Source: Ioffe and Szegedy 2015, "Batch normalization: accelerating deep network 
 covariate shift", arXiv:1502.03167.
 """
 
-import math
-
 import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
@@ -56,15 +54,15 @@ from normcore_normalization.channel_planes import (
     forward_planes,
     infer_planes,
 )
-from normcore_normalization.channel_scalars import (
-    THREADS,
+from normcore_normalization.channel_scalars import THREADS
+from normcore_normalization.channel_shapes import (
+    CHUNK,
+    WIDTH,
+    as_channels,
+    as_lines,
+    by_columns,
+    task_columns,
 )
-
-CHUNK = 65536  # values of a channels-last task, about: 256 KB, so that merging the tasks' sums costs little
-COLUMNS = (
-    1024  # rows up to which a task takes columns instead, if there are at least 256: they fit the L2 cache
-)
-WIDTH = 512  # values of a line, about: 2 KB, so that vectors are long and all a line needs fits the L1 cache
 
 
 class BatchNorm(
@@ -153,25 +151,28 @@ class BatchNorm(
         )
 
     def forward_cpu(self, t):
-        x, y, rows = _flat(t.x, t.y, t.format)
+        x, y, rows = as_channels(t.x, t.y, t.format)
         none = t.shift[:0]
         gamma, beta = (t.gamma, t.beta) if self.affine else (none, none)
         saved = (t.shift, t.rest, t.scale)
+        kept = (*saved, self._change(t))
         if self._uses_batch(t):
             self._check_count(t.x, t.shift.size)
             running = (t.running_mean, t.running_var) if self._moves(t) else (none, none)
             momentum = self._momentum(t)
             scratch = (t.line, t.partial, t.sums)
-            if rows and _by_columns(x):
-                extent = (_columns(x), self.eps, momentum)
-                forward_columns[t](x, y, gamma, beta, *running, *saved, *scratch, *extent, t.e)
+            if rows and by_columns(x):
+                extent = (task_columns(x), self.eps, momentum)
+                self.kernel(forward_columns)[t](x, y, gamma, beta, *running, *kept, *scratch, *extent, t.e)
             elif rows:
-                lines = (*_lines(t.x, t.line), *_lines(t.y, t.line))
-                forward_lines[t](*lines, gamma, beta, *running, *saved, *scratch, self.eps, momentum, t.e)
+                lines = (*as_lines(t.x, t.line), *as_lines(t.y, t.line))
+                self.kernel(forward_lines)[t](
+                    *lines, gamma, beta, *running, *kept, *scratch, self.eps, momentum, t.e
+                )
             else:
-                forward_planes[t](x, y, gamma, beta, *running, *saved, self.eps, momentum, t.e)
+                self.kernel(forward_planes)[t](x, y, gamma, beta, *running, *kept, self.eps, momentum, t.e)
         elif rows:
-            lines = (*_lines(t.x, t.line), *_lines(t.y, t.line))
+            lines = (*as_lines(t.x, t.line), *as_lines(t.y, t.line))
             running, chunks = (t.running_mean, t.running_var), t.sums.shape[0]
             infer_lines[t](*lines, gamma, beta, *running, *saved, t.line, chunks, self.eps, t.e)
         else:
@@ -179,27 +180,28 @@ class BatchNorm(
 
     def backward_cpu(self, t):
         wanted = t.dx is not None
-        x, dy, rows = _flat(t.x, t.dy, t.format)
+        x, dy, rows = as_channels(t.x, t.dy, t.format)
         dx = t.dx.reshape(x.shape) if wanted else dy
         none = t.shift[:0]
         parameters = (t.gamma, t.beta, t.dgamma, t.dbeta) if self.affine else (none,) * 4
         share = 1.0 / max(1, t.x.size // t.shift.size) if self._uses_batch(t) else 0.0
+        saved = (t.shift, t.rest, t.scale, self._change(t))
         scratch = (t.line, t.partial, t.sums)
-        if rows and _by_columns(x):
-            saved = (t.shift, t.rest, t.scale)
-            backward_columns[t](x, dy, dx, *parameters, *saved, *scratch, _columns(x), share, wanted, t.e)
+        if rows and by_columns(x):
+            backward_columns[t](x, dy, dx, *parameters, *saved, *scratch, task_columns(x), share, wanted, t.e)
         elif rows:
-            lines = [part for array in (x, dy, dx) for part in _lines(array, t.line)]
-            backward_lines[t](*lines, *parameters, t.shift, t.rest, t.scale, *scratch, share, wanted, t.e)
+            lines = [part for array in (x, dy, dx) for part in as_lines(array, t.line)]
+            backward_lines[t](*lines, *parameters, *saved, *scratch, share, wanted, t.e)
         else:
-            backward_planes[t](x, dy, dx, *parameters, t.shift, t.rest, t.scale, share, wanted, t.e)
+            backward_planes[t](x, dy, dx, *parameters, *saved, share, wanted, t.e)
 
     def forward_cuda(self, t):
-        x, y, rows = _flat(t.x, t.y, t.format)
+        x, y, rows = as_channels(t.x, t.y, t.format)
         inner = 1 if rows else x.shape[2]
         none = t.shift[:0]
         gamma, beta = (t.gamma, t.beta) if self.affine else (none, none)
         saved = (t.shift, t.rest, t.scale)
+        kept = (*saved, self._change(t))
         eps = np.float64(self.eps)
         channels = t.shift.size
         if self._uses_batch(t):
@@ -217,18 +219,20 @@ class BatchNorm(
                     counter, momentum = t.num_batches, np.float64(-1.0)
                     count_cuda[t, 1](counter)
             flat = x.reshape(-1)
-            finish_cuda[t, (channels, THREADS)](flat, inner, t.sums, *running, counter, *saved, eps, momentum)
+            self.kernel(finish_cuda)[t, (channels, THREADS)](
+                flat, inner, t.sums, *running, counter, *kept, eps, momentum
+            )
         else:
             running_cuda[t, channels](t.running_mean, t.running_var, *saved, eps)
         if x.size:
-            normalize_cuda[t, x.size](x.reshape(-1), y.reshape(-1), inner, gamma, beta, *saved, t.e)
+            normalize_cuda[t, x.size](x.reshape(-1), y.reshape(-1), inner, gamma, beta, *kept, t.e)
 
     def backward_cuda(self, t):
-        x, dy, rows = _flat(t.x, t.dy, t.format)
+        x, dy, rows = as_channels(t.x, t.dy, t.format)
         inner = 1 if rows else x.shape[2]
         none = t.shift[:0]
         gamma, beta, dgamma, dbeta = (t.gamma, t.beta, t.dgamma, t.dbeta) if self.affine else (none,) * 4
-        saved = (t.shift, t.rest, t.scale)
+        saved = (t.shift, t.rest, t.scale, self._change(t))
         channels, chunks = t.shift.size, t.sums.shape[0]
         if rows:
             extent = (chunks * -(-channels // 32), THREADS)
@@ -238,10 +242,18 @@ class BatchNorm(
                 x, dy, gamma, beta, *saved, t.sums, t.e
             )
         share = np.float64(1.0 / max(1, x.size // channels) if self._uses_batch(t) else 0.0)
-        parameter_gradients_cuda[t, channels](t.sums, dgamma, dbeta, t.a, t.b, share)
+        parameter_gradients_cuda[t, channels](t.sums, dgamma, dbeta, self._change(t), t.a, t.b, share)
         if t.dx is not None and x.size:
             flat = (x.reshape(-1), dy.reshape(-1), t.dx.reshape(-1))
             input_gradient_cuda[t, x.size](*flat, inner, gamma, beta, *saved, t.a, t.b, t.e)
+
+    def kernel(self, kernel):
+        """The kernel with this op's constants."""
+        return kernel
+
+    def _change(self, t):
+        """What batch_renorm changes a batch by, r and d; nothing here."""
+        return t.shift[:0]
 
     def _uses_batch(self, t):
         return t.training or not self.track_running_stats
@@ -298,29 +310,3 @@ class BatchNorm(
         return torch.nn.functional.batch_norm(
             x, running_mean, running_var, gamma, beta, batch, momentum or 0.0, self.eps
         )
-
-
-def _flat(x, y, format):
-    """x and y as (M, C) when a row holds all channels, else as (N, C, L); and which of the two."""
-    if format == "channels_last" or x.ndim == 2:
-        shape = (math.prod(x.shape[:-1]), x.shape[-1])
-        return x.reshape(shape), y.reshape(shape), True
-    shape = (x.shape[0], x.shape[1], math.prod(x.shape[2:]))
-    return x.reshape(shape), y.reshape(shape), False
-
-
-def _by_columns(x):
-    return 0 < x.shape[0] <= COLUMNS and x.shape[1] >= 256
-
-
-def _columns(x):
-    """Columns of a task: 256 KB of x, in whole cache lines."""
-    return max(64, min(256, CHUNK // x.shape[0] // 64 * 64))
-
-
-def _lines(x, line):
-    """A channels-last array as whole lines (R, W) and the shorter tail."""
-    flat = x.reshape(-1)
-    width = line.shape[1]
-    whole = flat.size // width
-    return flat[: whole * width].reshape(whole, width), flat[whole * width :]

@@ -14,7 +14,7 @@ from normcore_normalization.channel_rows import (
     sum_gradient_rows,
     sum_rows,
 )
-from normcore_normalization.channel_scalars import parameter
+from normcore_normalization.channel_scalars import weight_gradient, weights
 
 ROWS = 128  # summed in the kernel's own precision before float64 takes over
 
@@ -35,11 +35,10 @@ def first_shift_of(x, lo, hi, shift, total, squares):
 
 
 @inline
-def coefficients(lo, hi, gamma, beta, scale, line):
-    """Rows 2 and 3 of line: a = gamma / sqrt(var + eps) and b = beta."""
+def coefficients(lo, hi, gamma, beta, scale, change, line):
+    """Rows 2 and 3 of line: the a and b of each channel."""
     for c in range(lo, hi):
-        line[2, c] = scale[c] * parameter(gamma, c, 1)
-        line[3, c] = parameter(beta, c, 0)
+        line[2, c], line[3, c] = weights(c, gamma, beta, scale, change)
 
 
 @cpu
@@ -53,6 +52,7 @@ def forward_columns(
     shift,
     rest,
     scale,
+    change,
     line,
     partial,
     sums,
@@ -75,8 +75,8 @@ def forward_columns(
             move_wide(squares, sums[0, 1, lo:hi])
         done, spread = sums[0, 0, lo:hi], sums[0, 1, lo:hi]
         moving = (momentum, running_mean, running_var)
-        finish_channels(x, x[0, :0], lo, hi, done, spread, eps, *moving, shift, rest, scale)
-        coefficients(lo, hi, gamma, beta, scale, line)
+        finish_channels(x, x[0, :0], lo, hi, done, spread, eps, *moving, shift, rest, scale, change)
+        coefficients(lo, hi, gamma, beta, scale, change, line)
         normalize_rows(x, y, 0, rows, lo, hi, s, rest[lo:hi], line[2, lo:hi], line[3, lo:hi], e)
 
 
@@ -92,6 +92,7 @@ def backward_columns(
     shift,
     rest,
     scale,
+    change,
     line,
     partial,
     sums,
@@ -105,7 +106,7 @@ def backward_columns(
         lo, hi = j * width, min(channels, j * width + width)
         s, d, total, along = shift[lo:hi], rest[lo:hi], partial[0, 0, lo:hi], partial[0, 1, lo:hi]
         a, b = line[2, lo:hi], line[3, lo:hi]
-        coefficients(lo, hi, gamma, beta, scale, line)
+        coefficients(lo, hi, gamma, beta, scale, change, line)
         set_zero(total)
         set_zero(along)
         set_zero(sums[0, 0, lo:hi])
@@ -117,7 +118,7 @@ def backward_columns(
         for c in range(lo, hi):
             g, gx = sums[0, 0, c], sums[0, 1, c] * wide(scale[c])
             if dgamma.size > 0:
-                dgamma[c] = real(gx)
+                dgamma[c] = real(weight_gradient(c, g, gx, change))
                 dbeta[c] = real(g)
             line[4, c] = real(g * share)
             line[5, c] = real(gx * share * wide(scale[c]))

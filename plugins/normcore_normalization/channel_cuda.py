@@ -16,8 +16,10 @@ from normcore_normalization.channel_scalars import (
     THREADS,
     affine,
     centered,
-    parameter,
+    keep_change,
     trusted,
+    weight_gradient,
+    weights,
 )
 
 
@@ -108,7 +110,9 @@ def rows_sums_cuda(x, shift, sums):
 
 
 @cuda
-def finish_cuda(x, inner, sums, running_mean, running_var, num_batches, shift, rest, scale, eps, momentum):
+def finish_cuda(
+    x, inner, sums, running_mean, running_var, num_batches, shift, rest, scale, change, eps, momentum
+):
     """One block a channel: merge the parts; where they cannot be trusted, sum again in float64.
 
     momentum < 0: all batches weigh the same, this one 1 / num_batches.
@@ -139,6 +143,7 @@ def finish_cuda(x, inner, sums, running_mean, running_var, num_batches, shift, r
     cu.syncthreads()
     if cu.threadIdx.x == 0:
         keep_statistics(c, mean, var, eps, shift, rest, scale)
+        keep_change(c, mean, var, eps, running_mean, running_var, change)
         weight = momentum if momentum >= 0 else wide(1) / wide(num_batches[0])
         move_running(c, mean, var, m, weight, running_mean, running_var)
 
@@ -156,7 +161,7 @@ def running_cuda(running_mean, running_var, shift, rest, scale, eps):
 
 
 @cuda
-def normalize_cuda(x, y, inner, gamma, beta, shift, rest, scale, e):
+def normalize_cuda(x, y, inner, gamma, beta, shift, rest, scale, change, e):
     """x, y flat."""
     channels = shift.size
     step = cu.gridsize(1)
@@ -168,8 +173,8 @@ def normalize_cuda(x, y, inner, gamma, beta, shift, rest, scale, e):
     along = step - planes * inner
     down = planes % channels
     while i < x.size:
-        a = scale[c] * parameter(gamma, c, 1)
-        y[i] = epilogue(affine(x[i], shift[c], rest[c], a, parameter(beta, c, 0)), e)
+        a, b = weights(c, gamma, beta, scale, change)
+        y[i] = epilogue(affine(x[i], shift[c], rest[c], a, b), e)
         i += step
         at += along
         c += down
@@ -181,15 +186,15 @@ def normalize_cuda(x, y, inner, gamma, beta, shift, rest, scale, e):
 
 
 @inline
-def element_gradient(x, dy, c, gamma, beta, shift, rest, scale, e):
+def element_gradient(x, dy, c, gamma, beta, shift, rest, scale, change, e):
     """g, the gradient before the epilogue, and xhat of one element."""
-    a = scale[c] * parameter(gamma, c, 1)
-    z = affine(x, shift[c], rest[c], a, parameter(beta, c, 0))
+    a, b = weights(c, gamma, beta, scale, change)
+    z = affine(x, shift[c], rest[c], a, b)
     return epilogue_gradient(z, z, dy, e), centered(x, shift[c], rest[c]) * scale[c]
 
 
 @cuda
-def planes_gradient_sums_cuda(x, dy, gamma, beta, shift, rest, scale, sums, e):
+def planes_gradient_sums_cuda(x, dy, gamma, beta, shift, rest, scale, change, sums, e):
     batch, channels, length = x.shape
     chunks = sums.shape[0]
     c = cu.blockIdx.x % channels
@@ -206,7 +211,7 @@ def planes_gradient_sums_cuda(x, dy, gamma, beta, shift, rest, scale, sums, e):
     total = wide(0)
     products = wide(0)
     while q < last:
-        g, xhat = element_gradient(x[n, c, i], dy[n, c, i], c, gamma, beta, shift, rest, scale, e)
+        g, xhat = element_gradient(x[n, c, i], dy[n, c, i], c, gamma, beta, shift, rest, scale, change, e)
         total += wide(g)
         products += wide(g * xhat)
         q += cu.blockDim.x
@@ -223,7 +228,7 @@ def planes_gradient_sums_cuda(x, dy, gamma, beta, shift, rest, scale, sums, e):
 
 
 @cuda
-def rows_gradient_sums_cuda(x, dy, gamma, beta, shift, rest, scale, sums, e):
+def rows_gradient_sums_cuda(x, dy, gamma, beta, shift, rest, scale, change, sums, e):
     rows, channels = x.shape
     chunks = sums.shape[0]
     tiles = (channels + 31) // 32
@@ -236,7 +241,7 @@ def rows_gradient_sums_cuda(x, dy, gamma, beta, shift, rest, scale, sums, e):
     products = wide(0)
     if c < channels:
         for r in range(k * step + cu.threadIdx.x // 32, min(rows, k * step + step), warps):
-            g, xhat = element_gradient(x[r, c], dy[r, c], c, gamma, beta, shift, rest, scale, e)
+            g, xhat = element_gradient(x[r, c], dy[r, c], c, gamma, beta, shift, rest, scale, change, e)
             total += wide(g)
             products += wide(g * xhat)
     scratch[0, cu.threadIdx.x] = total
@@ -251,7 +256,7 @@ def rows_gradient_sums_cuda(x, dy, gamma, beta, shift, rest, scale, sums, e):
 
 
 @cuda
-def parameter_gradients_cuda(sums, dgamma, dbeta, a, b, share):
+def parameter_gradients_cuda(sums, dgamma, dbeta, change, a, b, share):
     """Merge the parts; a and b get what dx takes out, the means of g and of g * xhat."""
     for c in range(cu.grid(1), a.size, cu.gridsize(1)):
         total = wide(0)
@@ -260,14 +265,14 @@ def parameter_gradients_cuda(sums, dgamma, dbeta, a, b, share):
             total += sums[k, 0, c]
             products += sums[k, 1, c]
         if dgamma.size > 0:
-            dgamma[c] = real(products)
+            dgamma[c] = real(weight_gradient(c, total, products, change))
             dbeta[c] = real(total)
         a[c] = real(total * share)
         b[c] = real(products * share)
 
 
 @cuda
-def input_gradient_cuda(x, dy, dx, inner, gamma, beta, shift, rest, scale, a, b, e):
+def input_gradient_cuda(x, dy, dx, inner, gamma, beta, shift, rest, scale, change, a, b, e):
     """x, dy, dx flat; a, b from parameter_gradients_cuda."""
     channels = shift.size
     step = cu.gridsize(1)
@@ -279,8 +284,8 @@ def input_gradient_cuda(x, dy, dx, inner, gamma, beta, shift, rest, scale, a, b,
     along = step - planes * inner
     down = planes % channels
     while i < x.size:
-        g, xhat = element_gradient(x[i], dy[i], c, gamma, beta, shift, rest, scale, e)
-        dx[i] = scale[c] * parameter(gamma, c, 1) * (g - a[c] - xhat * b[c])
+        g, xhat = element_gradient(x[i], dy[i], c, gamma, beta, shift, rest, scale, change, e)
+        dx[i] = weights(c, gamma, beta, scale, change)[0] * (g - a[c] - xhat * b[c])
         i += step
         at += along
         c += down

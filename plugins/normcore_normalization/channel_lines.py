@@ -26,7 +26,9 @@ from normcore_normalization.channel_rows import (
     sum_rows,
 )
 from normcore_normalization.channel_scalars import (
-    parameter,
+    keep_change,
+    weight_gradient,
+    weights,
 )
 
 LINES = (
@@ -123,6 +125,7 @@ def finish_channels(
     shift,
     rest,
     scale,
+    change,
 ):
     """From the sums of channels lo to hi, relative to shift, to what normalizing needs."""
     channels = shift.size
@@ -132,18 +135,20 @@ def finish_channels(
             if math.isnan(squares[c - lo]):
                 total[c - lo], squares[c - lo] = column_statistics_wide(x, tail, c, channels)
     keep_all(total, squares, eps, shift[lo:hi], rest[lo:hi], scale[lo:hi])
+    if change.size > 0:
+        for c in range(lo, hi):
+            keep_change(c, total[c - lo], squares[c - lo], eps, running_mean, running_var, change)
     if running_mean.size > 0:
         move_all(total, squares, count, momentum, running_mean[lo:hi], running_var[lo:hi])
 
 
 @inline
-def repeat_parameters(gamma, beta, shift, rest, scale, line):
+def repeat_parameters(gamma, beta, shift, rest, scale, change, line):
     """Rows 0 to 3 of line: s, d, a and b of each channel, over and over."""
     repeat(shift, line[0])
     repeat(rest, line[1])
     for c in range(scale.size):
-        line[2, c] = scale[c] * parameter(gamma, c, 1)
-        line[3, c] = parameter(beta, c, 0)
+        line[2, c], line[3, c] = weights(c, gamma, beta, scale, change)
     repeat(line[2, : scale.size], line[2])
     repeat(line[3, : scale.size], line[3])
 
@@ -169,6 +174,7 @@ def forward_lines(
     shift,
     rest,
     scale,
+    change,
     line,
     partial,
     sums,
@@ -196,8 +202,8 @@ def forward_lines(
     merge(sums)
     total, squares = sums[0, 0], sums[0, 1]
     moving = (momentum, running_mean, running_var)
-    finish_channels(x, tail, 0, channels, total, squares, eps, *moving, shift, rest, scale)
-    repeat_parameters(gamma, beta, shift, rest, scale, line)
+    finish_channels(x, tail, 0, channels, total, squares, eps, *moving, shift, rest, scale, change)
+    repeat_parameters(gamma, beta, shift, rest, scale, change, line)
     for k in prange(chunks):
         j = chunks - 1 - k  # what was read last is still in the cache
         normalize_lines(x, tail, y, y_tail, j * step, min(lines, j * step + step), line, e)
@@ -209,7 +215,7 @@ def infer_lines(
 ):
     for c in range(shift.size):
         keep_statistics(c, wide(running_mean[c]), wide(running_var[c]), eps, shift, rest, scale)
-    repeat_parameters(gamma, beta, shift, rest, scale, line)
+    repeat_parameters(gamma, beta, shift, rest, scale, scale[:0], line)
     lines = x.shape[0] + min(1, tail.size)
     step = (lines + chunks - 1) // chunks
     for k in prange(chunks):
@@ -231,6 +237,7 @@ def backward_lines(
     shift,
     rest,
     scale,
+    change,
     line,
     partial,
     sums,
@@ -242,7 +249,7 @@ def backward_lines(
     chunks = sums.shape[0]
     lines = x.shape[0] + min(1, tail.size)
     step = (lines + chunks - 1) // chunks
-    repeat_parameters(gamma, beta, shift, rest, scale, line)
+    repeat_parameters(gamma, beta, shift, rest, scale, change, line)
     for k in prange(chunks):
         clear_sums(partial[k], sums[k])
         last = min(lines, k * step + step)
@@ -258,7 +265,7 @@ def backward_lines(
     for c in range(channels):
         total, along = sums[0, 0, c], sums[0, 1, c] * wide(scale[c])
         if dgamma.size > 0:
-            dgamma[c] = real(along)
+            dgamma[c] = real(weight_gradient(c, total, along, change))
             dbeta[c] = real(total)
         line[4, c] = real(total * share)
         line[5, c] = real(along * share * wide(scale[c]))

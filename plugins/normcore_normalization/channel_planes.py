@@ -7,8 +7,11 @@ from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, r
 from normcore_normalization.channel_scalars import (
     affine,
     centered,
+    keep_change,
     parameter,
     trusted,
+    weight_gradient,
+    weights,
 )
 
 BLOCK = 4096  # values summed in the kernel's own precision before float64 takes over; 16 KB fit the L1 cache
@@ -91,22 +94,24 @@ def normalize_block(x, y, s, d, a, b, e):
 
 
 @inline
-def normalize_channel(x, y, c, gamma, beta, shift, rest, scale, e):
-    a = scale[c] * parameter(gamma, c, 1)
-    b = parameter(beta, c, 0)
+def normalize_channel(x, y, c, gamma, beta, shift, rest, scale, change, e):
+    a, b = weights(c, gamma, beta, scale, change)
     for n in range(x.shape[0]):
         normalize_block(x[n, c], y[n, c], shift[c], rest[c], a, b, e)
 
 
 @cpu
-def forward_planes(x, y, gamma, beta, running_mean, running_var, shift, rest, scale, eps, momentum, e):
+def forward_planes(
+    x, y, gamma, beta, running_mean, running_var, shift, rest, scale, change, eps, momentum, e
+):
     """x, y (N, C, L); momentum weighs this batch in the running statistics."""
     count = wide(x.shape[0] * x.shape[2])
     for c in prange(x.shape[1]):
         mean, var = plane_statistics(x, c, eps)
         keep_statistics(c, mean, var, eps, shift, rest, scale)
+        keep_change(c, mean, var, eps, running_mean, running_var, change)
         move_running(c, mean, var, count, momentum, running_mean, running_var)
-        normalize_channel(x, y, c, gamma, beta, shift, rest, scale, e)
+        normalize_channel(x, y, c, gamma, beta, shift, rest, scale, change, e)
 
 
 @cpu
@@ -143,13 +148,12 @@ def input_gradient(x, dy, dx, s, d, a, b, mean_g, slope, e):
 
 
 @cpu
-def backward_planes(x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, share, wanted, e):
+def backward_planes(x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, change, share, wanted, e):
     """share: 1/m, or 0 when running statistics were used; wanted: whether dx is to be written."""
     length = x.shape[2]
     for c in prange(x.shape[1]):
         s, d, inverse = shift[c], rest[c], scale[c]
-        a = inverse * parameter(gamma, c, 1)
-        b = parameter(beta, c, 0)
+        a, b = weights(c, gamma, beta, scale, change)
         total = wide(0)
         along = wide(0)
         for n in range(x.shape[0]):
@@ -160,7 +164,7 @@ def backward_planes(x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, s
                 along += wide(gu)
         along *= wide(inverse)
         if dgamma.size > 0:
-            dgamma[c] = real(along)
+            dgamma[c] = real(weight_gradient(c, total, along, change))
             dbeta[c] = real(total)
         if wanted:
             mean_g, slope = real(total * share), real(along * share * wide(inverse))

@@ -5,7 +5,7 @@ import itertools
 import numba
 import numpy as np
 import pytest
-from normcore_normalization import batch_norm as module
+from normcore_normalization.channel_shapes import as_lines
 
 import normcore
 from normcore.errors import ShapeError
@@ -233,5 +233,5 @@ def test_torch_agrees(memory_format):
 def test_lines_hold_whole_rows():
     """Channels last: a line repeats the channels, the tail is shorter, and together they are the array."""
     x = np.arange(70, dtype=np.float32).reshape(10, 7)
-    whole, tail = module._lines(x, np.empty((6, 21), np.float32))
+    whole, tail = as_lines(x, np.empty((6, 21), np.float32))
     assert whole.shape == (3, 21) and tail.tolist() == list(range(63, 70))
