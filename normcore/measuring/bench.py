@@ -26,7 +26,7 @@ from normcore.errors import MemoryBudgetError
 from normcore.layout import logical_view, physical_shape, physical_view
 from normcore.measuring import limits, peer
 from normcore.measuring.cases import BenchCase, scale
-from normcore.measuring.correctness import Verdict, check
+from normcore.measuring.correctness import SECONDS, Verdict, check
 from normcore.measuring.machine import last_level_bytes
 from normcore.measuring.timer import Timing, interleave
 
@@ -38,13 +38,15 @@ DISPATCHES = 200
 
 @dataclass(frozen=True)
 class Settings:
-    """seconds: for a row's rounds. torch: the module, or None. compile: try torch.compile. directions: to time."""
+    """seconds: for a row's rounds. torch: the module, or None. compile: try torch.compile. directions: to time.
+    check_seconds: for the reference that a case is checked against first."""
 
     seconds: float = 1.0
     rounds: int = 15
     torch: Any = None
     compile: bool = False
     directions: tuple[str, ...] = DIRECTIONS
+    check_seconds: float = SECONDS
 
 
 class _Rotation:
@@ -93,7 +95,7 @@ class Bench:
     def rows(self, case: BenchCase) -> list[dict[str, Any]]:
         """A row for each direction. Raises MemoryBudgetError when the case does not fit."""
         self._fits(case)
-        verdict = check(case)
+        verdict = check(case, self.settings.check_seconds)
         if verdict.forward is not True:
             return [_row(case, d, verdict) for d in self._directions(case, None)]
         sets = self._sets(case)
