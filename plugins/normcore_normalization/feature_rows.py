@@ -97,6 +97,64 @@ def row_gradient(x, dy, dx, gamma, beta, s, d, a, e):
     row_input_gradient(x, dy, dx, gamma, beta, s, d, a, real(total / count), real(along / count), e)
 
 
+@inline(reassociate=True)
+def whole_row_sums(x, dy, r, gamma, beta, s, d, a, e):
+    """row_gradient_sums of row r. Slices cost reference counts, which threads share; short rows do without."""
+    total = real(0)
+    along = real(0)
+    for i in range(x.shape[1]):
+        xhat = centered(x[r, i], s, d) * a
+        z = scaled(xhat, gamma, beta, i)
+        h = epilogue_gradient(z, z, dy[r, i], e)
+        if AFFINE:
+            h = h * gamma[i]
+        if CENTERED:
+            total += h
+        along += h * xhat
+    return total, along
+
+
+@inline
+def whole_row_gradient(x, dy, dx, r, gamma, beta, s, d, a, mean_h, slope, e):
+    for i in range(x.shape[1]):
+        xhat = centered(x[r, i], s, d) * a
+        z = scaled(xhat, gamma, beta, i)
+        h = epilogue_gradient(z, z, dy[r, i], e)
+        if AFFINE:
+            h = h * gamma[i]
+        if CENTERED:
+            h = h - mean_h
+        dx[r, i] = a * (h - xhat * slope)
+
+
+@inline
+def short_row_gradient(x, dy, dx, r, gamma, beta, s, d, a, e):
+    share = real(1) / real(x.shape[1])
+    total, along = whole_row_sums(x, dy, r, gamma, beta, s, d, a, e)
+    whole_row_gradient(x, dy, dx, r, gamma, beta, s, d, a, total * share, along * share, e)
+
+
+@inline
+def add_four_whole_rows(x, dy, r, gamma, beta, shift, rest, scale, dgamma, dbeta, e):
+    s0, s1, s2, s3 = shift[r], shift[r + 1], shift[r + 2], shift[r + 3]
+    d0, d1, d2, d3 = rest[r], rest[r + 1], rest[r + 2], rest[r + 3]
+    a0, a1, a2, a3 = scale[r], scale[r + 1], scale[r + 2], scale[r + 3]
+    for i in range(dgamma.size):
+        p0 = centered(x[r, i], s0, d0) * a0
+        p1 = centered(x[r + 1, i], s1, d1) * a1
+        p2 = centered(x[r + 2, i], s2, d2) * a2
+        p3 = centered(x[r + 3, i], s3, d3) * a3
+        z0, z1 = scaled(p0, gamma, beta, i), scaled(p1, gamma, beta, i)
+        z2, z3 = scaled(p2, gamma, beta, i), scaled(p3, gamma, beta, i)
+        g0 = epilogue_gradient(z0, z0, dy[r, i], e)
+        g1 = epilogue_gradient(z1, z1, dy[r + 1, i], e)
+        g2 = epilogue_gradient(z2, z2, dy[r + 2, i], e)
+        g3 = epilogue_gradient(z3, z3, dy[r + 3, i], e)
+        dgamma[i] += (g0 * p0 + g1 * p1) + (g2 * p2 + g3 * p3)
+        if BIAS:
+            dbeta[i] += (g0 + g1) + (g2 + g3)
+
+
 @inline
 def add_row(x, dy, gamma, beta, s, d, a, dgamma, dbeta, e):
     for i in range(x.size):
@@ -208,8 +266,14 @@ def backward_rows(x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, par
                 end = min(last, r + 4)
                 if wanted:
                     for i in range(r, end):
-                        row_gradient(x[i], dy[i], dx[i], gamma, beta, shift[i], rest[i], scale[i], e)
-                column_sums(x, dy, gamma, beta, r, end, 0, size, shift, rest, scale, p, q, e)
+                        if size <= BLOCK:
+                            short_row_gradient(x, dy, dx, i, gamma, beta, shift[i], rest[i], scale[i], e)
+                        else:
+                            row_gradient(x[i], dy[i], dx[i], gamma, beta, shift[i], rest[i], scale[i], e)
+                if end == r + 4:
+                    add_four_whole_rows(x, dy, r, gamma, beta, shift, rest, scale, p, q, e)
+                else:
+                    column_sums(x, dy, gamma, beta, r, end, 0, size, shift, rest, scale, p, q, e)
         for j in prange(blocks):
             lo = j * TILE
             hi = min(size, lo + TILE)
