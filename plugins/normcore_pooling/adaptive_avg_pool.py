@@ -54,7 +54,7 @@ class AdaptiveAvgPool(Op, name="adaptive_avg_pool", source="He et al. 2014, arXi
 
     output_size: int | tuple[int | None, ...]
 
-    formats = ("channels_last", "channels_first")
+    formats = ("channels_last",)  # gathering whole positions beats any kernel on planes, conversions included
     backward_needs = ()
     samples, error_samples, benchmarks = SAMPLES, ERROR_SAMPLES, sizes.bins()
 
@@ -69,7 +69,7 @@ class AdaptiveAvgPool(Op, name="adaptive_avg_pool", source="He et al. 2014, arXi
         )
 
     def _reduction(self, t):
-        spatial = t.x.shape[2:] if t.format == "channels_first" else t.x.shape[1:-1]
+        spatial = t.x.shape[1:-1]
         out = adaptive_sizes(self.name, self.output_size, spatial)
         return Reduction.of(t, t.x.shape, lambda: geometry_of_bins(spatial, out, tapped=False))
 

@@ -47,7 +47,7 @@ def _widen_cuda(arg, indices):
 class BinMaximum(Op):
     """What adaptive_max_pool and global_max_pool share: the maximum of each of `bins(spatial)`."""
 
-    formats = ("channels_last", "channels_first")
+    formats = ("channels_last",)  # gathering whole positions beats any kernel on planes, conversions included
     backward_needs = ()
 
     def bins(self, spatial):
@@ -61,7 +61,7 @@ class BinMaximum(Op):
         return Plan(y=y, saved={"arg": Array((count,), kind)}, workspace=workspace(geometry), flops=x.size)
 
     def _reduction(self, t):
-        spatial = t.x.shape[2:] if t.format == "channels_first" else t.x.shape[1:-1]
+        spatial = t.x.shape[1:-1]
         return Reduction.of(t, t.x.shape, lambda: geometry_of_bins(spatial, self.bins(spatial)))
 
     def forward_cpu(self, t):

@@ -54,7 +54,7 @@ class AvgPool(Op, name="avg_pool", aliases=("mean_pool",), source="LeCun et al. 
     count_include_pad: bool = True
     divisor_override: int | None = None
 
-    formats = ("channels_last", "channels_first")
+    formats = ("channels_last",)  # gathering whole positions beats any kernel on planes, conversions included
     backward_needs = ()
 
     samples = (
@@ -119,9 +119,7 @@ class AvgPool(Op, name="avg_pool", aliases=("mean_pool",), source="LeCun et al. 
         return Plan(y=shape, workspace=workspace(geometry), flops=int(np.prod(shape)) * taps)
 
     def _reduction(self, t):
-        shape = t.x.shape
-        spatial = shape[2:] if t.format == "channels_first" else shape[1:-1]
-        return Reduction.of(t, shape, lambda: self.geometry(spatial))
+        return Reduction.of(t, t.x.shape, lambda: self.geometry(t.x.shape[1:-1]))
 
     def forward_cpu(self, t):
         self._reduction(t).average(t, t.x, t.y)

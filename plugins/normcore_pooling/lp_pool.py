@@ -146,7 +146,7 @@ def _slopes_cuda(x, total, p, dx):
 class Norm(Op):
     """What lp_pool and global_lp_pool share: powers, sums over `geometry(spatial)`, roots, and back."""
 
-    formats = ("channels_last", "channels_first")
+    formats = ("channels_last",)  # gathering whole positions beats any kernel on planes, conversions included
     backward_needs = ("x", "y")
 
     def geometry(self, spatial):
@@ -163,7 +163,7 @@ class Norm(Op):
         return Plan(y=shape, workspace={**workspace(self.geometry(x.shape[2:])), **scratch}, flops=4 * x.size)
 
     def _reduction(self, t):
-        spatial = t.x.shape[2:] if t.format == "channels_first" else t.x.shape[1:-1]
+        spatial = t.x.shape[1:-1]
         return Reduction.of(t, t.x.shape, lambda: self.geometry(spatial))
 
     def forward_cpu(self, t):

@@ -21,7 +21,6 @@ CHANNELS = 32  # of a block at least: a few vectors
 # What a kernel does with the terms of a target; OPERATION is a constant of each compiled kernel.
 LARGEST, SMALLEST, MATCH, AVERAGE, SPREAD = range(5)
 OPERATION = LARGEST
-BLOCK = 128  # terms added before their sum joins the total, as normcore.kernels.gather does
 NO_FACTORS = (np.ones(1),) * 3
 NO_ARG = np.zeros(1, np.uint8)
 

@@ -3,16 +3,14 @@
 What avg_pool, lp_pool, the adaptive and the global pools have in common; each says what its windows are.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from normcore import Array, ParameterError, ShapeError
+from normcore import ParameterError, ShapeError
 from normcore.shapes import ONE
 from normcore_pooling import reduce_cuda
 from normcore_pooling.links import of_bins, of_window
-from normcore_pooling.planes import reduce_planes
 from normcore_pooling.positions import (
     AVERAGE,
     LARGEST,
@@ -20,7 +18,6 @@ from normcore_pooling.positions import (
     NO_ARG,
     NO_FACTORS,
     SPREAD,
-    TASKS,
     arguments,
     reduce_positions,
     scratch_arrays,
@@ -88,16 +85,7 @@ def check_map(op, shape, most=5):
 
 def workspace(geometry):
     """What Reduction needs."""
-    rows = max(
-        math.prod(b.forward.most for b in geometry.both[:2]),
-        math.prod(b.backward.most for b in geometry.both[:2]),
-    )
-    arrays = scratch_arrays(geometry.both)
-    return {
-        **arrays,
-        "row_terms": Array((TASKS * 2 * max(1, rows),), "int64"),
-        "row_shares": Array((TASKS * max(1, rows),), "float64"),
-    }
+    return scratch_arrays(geometry.both)
 
 
 class Reduction:
@@ -105,17 +93,12 @@ class Reduction:
 
     def __init__(self, geometry, t, shape):
         """shape: of the layer's input, physical."""
-        self.geometry, self.first = geometry, t.format == "channels_first"
+        self.geometry = geometry
         self.counts = geometry.counts()
         self.shares = tuple(1 / c for c in self.counts)
-        outer = shape[0] * shape[1] if self.first else shape[0]
-        inner = 1 if self.first else shape[-1]
+        outer, inner = shape[0], shape[-1]
         self.x, self.y = (outer, *geometry.size, inner), (outer, *geometry.out, inner)
-        if t.device.name != "cpu":
-            return
-        if self.first:
-            self.forward, self.backward = (self._plane_arguments(way, t) for way in ("forward", "backward"))
-        else:
+        if t.device.name == "cpu":
             both, sizes = geometry.both, (outer, inner)
             self.forward = arguments(both, *sizes, "forward", t.terms, t.weights, self.counts)
             self.backward = arguments(both, *sizes, "backward", t.terms, t.weights, self.shares)
@@ -171,33 +154,14 @@ class Reduction:
         kernel[t, count](source, target, g.size, g.out, *numbers, int(g.divisor))
 
     def _forward(self, t, operation, x, y, arg, factors):
-        self._run(t, operation, x, self.x, y, self.y, arg, factors, self.forward)
+        if y.size:
+            kernel = reduce_positions.with_constants(OPERATION=operation)
+            kernel[t](x.reshape(-1), y.reshape(-1), arg.reshape(-1), factors, *self.forward)
 
     def _backward(self, t, operation, dy, dx, arg, factors):
-        self._run(t, operation, dy, self.y, dx, self.x, arg, factors, self.backward)
-
-    def _run(self, t, operation, source, source_shape, target, target_shape, arg, factors, rest):
-        if not target.size:
-            return
-        if self.first:
-            constants = {"OPERATION": operation, "TAP": arg.dtype.type}
-            source = source.reshape(source_shape[0], -1)
-            target = target.reshape(target_shape[0], -1)
-            arg = source if arg is NO_ARG else arg.reshape(source_shape[0], -1)  # of no use to sums
-            reduce_planes.with_constants(**constants)[t](source, target, arg, factors, *rest)
-        else:
+        if dx.size:
             kernel = reduce_positions.with_constants(OPERATION=operation)
-            kernel[t](source.reshape(-1), target.reshape(-1), arg.reshape(-1), factors, *rest)
-
-    def _plane_arguments(self, way, t):
-        g = self.geometry
-        links = tuple(getattr(b, way) for b in g.both)
-        tables = tuple((one.first, one.sources, one.taps) for one in links)
-        source, target = (g.size, g.out) if way == "forward" else (g.out, g.size)
-        rows = max(1, math.prod(one.most for one in links[:2]))
-        tasks = max(1, min(TASKS, self.x[0]))
-        scratch = t.row_terms[: tasks * 2 * rows].reshape(tasks, 2, rows)
-        return source, target, scratch, t.row_shares[: tasks * rows].reshape(tasks, rows), *tables
+            kernel[t](dy.reshape(-1), dx.reshape(-1), arg.reshape(-1), factors, *self.backward)
 
 
 def adaptive_sizes(op, output_size, spatial):
