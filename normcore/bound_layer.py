@@ -101,7 +101,8 @@ class Layer:
         # The output and its gradient, the input gradients and scratch are carved from memory that is kept by name,
         # so that a smaller batch is a view and only a larger one allocates.
         dtypes = getattr(op, "input_dtypes", None) or (self.dtype,) * len(shapes)
-        tensors = tuple(Tensor(tuple(s), d) for s, d in zip(shapes, dtypes, strict=False))
+        # An op names the dtypes of its inputs where they are not the layer's own (None).
+        tensors = tuple(Tensor(tuple(s), d or self.dtype) for s, d in zip(shapes, dtypes, strict=False))
         binding = Binding(
             op,
             tensors,

@@ -10,6 +10,7 @@ taps. It gathers, so no element is written twice.
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, NamedTuple
@@ -168,6 +169,23 @@ def forward(t: Any, c: Convolution) -> None:
     weights.pack_weights[run](t.weight.reshape(-1), bias, t.panels, product.pack.numbers)
     numbers = product.gather.numbers(t.variant.chain is not None)
     gather_gemm[run](t.x.reshape(-1), t.panels, t.y.reshape(-1), t.scratch, t.table, numbers, t.e)
+
+
+def repeated(t: Any, c: Convolution, gradient: bool = False) -> Callable[[Any, Any], None]:
+    """For one weight and many small products (the steps of a recurrent layer): packs t.weight once.
+
+    Gives a function (source, target): target = source weight^T, or with `gradient` target = source weight.
+    c: a dense layer without bias. Holds as long as nothing else uses t.panels.
+    """
+    run = _launch(t.variant)
+    product = _input_gradient(c)[0] if gradient else _forward(c)
+    weights.pack_weights[run](t.weight.reshape(-1), NO_BIAS[c.dtype], t.panels, product.pack.numbers)
+    numbers = product.gather.numbers(False)
+
+    def multiply(source: Any, target: Any) -> None:
+        gather_gemm[run](source.reshape(-1), t.panels, target.reshape(-1), t.scratch, t.table, numbers, t.e)
+
+    return multiply
 
 
 def backward(t: Any, c: Convolution) -> None:

@@ -128,7 +128,12 @@ def record(
     device = Recorder()
     layer = Layer(op, list(input_shapes), device, dtype, memory_format)
     dtypes = getattr(op, "input_dtypes", None) or (dtype,) * len(input_shapes)
-    inputs = [np.zeros(s, array_dtype(d)) for s, d in zip(input_shapes, dtypes, strict=True)]
+    inputs = [
+        np.ones(s, array_dtype(d or dtype))
+        if array_dtype(d or dtype).kind == "i"
+        else np.zeros(s, array_dtype(d or dtype))
+        for s, d in zip(input_shapes, dtypes, strict=False)
+    ]
     device.label = f"{op.name} forward {dtype} {memory_format}"
     y = layer.forward(*inputs, training=training)
     if op.differentiable:
