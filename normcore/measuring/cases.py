@@ -70,6 +70,12 @@ class BenchCase:
         return tuple(low + (high - low) * rng.random(s, dtype) for s in self.shapes)
 
 
+def tensors(op: Op, shapes: Sequence[Shape], dtype: str = "float32") -> tuple[Tensor, ...]:
+    """What the op's plan is asked with: the dtype, or where inputs are declared to be integers theirs."""
+    dtypes = getattr(op, "input_dtypes", None) or (None,) * len(shapes)
+    return tuple(Tensor(tuple(s), d or dtype) for s, d in zip(shapes, dtypes, strict=False))
+
+
 def parse_shape(text: str) -> Shape:
     """ "32x96x55x55" -> (32, 96, 55, 55). Raises ParameterError."""
     parts = text.strip().lower().split("x")
@@ -179,7 +185,7 @@ def _with_shape(cls: type[Op], shape: Shape) -> Sample:
             continue
         try:
             op = cls.make(**sample.params)
-            op.plan(*(Tensor(shape) for _ in range(_count(op))))
+            op.plan(*tensors(op, [shape] * _count(op)))
         except NormcoreError as refused:
             fault = fault or refused
             continue
@@ -213,7 +219,7 @@ def _count(op: Op) -> int:
 
 def _fits(op: Op, shapes: Sequence[Shape]) -> bool:
     try:
-        op.plan(*(Tensor(s) for s in shapes))
+        op.plan(*tensors(op, shapes))
     except NormcoreError:
         return False
     return True

@@ -17,8 +17,8 @@ import numpy as np
 
 from normcore.binding import Binding
 from normcore.devices import device as devices
-from normcore.measuring.cases import BenchCase
-from normcore.op import Shape, Tensor
+from normcore.measuring.cases import BenchCase, tensors
+from normcore.op import Shape
 from normcore.testing.outcome import Failed, Skipped
 from normcore.testing.running import Case, Run, Runner
 from normcore.testing.tolerances import compare
@@ -86,8 +86,6 @@ def _check(case: BenchCase, shapes: tuple[Shape, ...]) -> tuple[Verdict, float]:
 
 def runs_parallel(case: BenchCase) -> bool:
     """Whether the engine takes parallel kernels for this case."""
-    dtypes = getattr(case.op, "input_dtypes", None) or (case.dtype,) * len(case.shapes)
-    tensors = tuple(Tensor(s, d) for s, d in zip(case.shapes, dtypes, strict=False))
     binding = Binding(
         case.op, tensors, path="", dtype=case.dtype, format=case.memory_format,
         device=devices.get(case.device), seed=0,

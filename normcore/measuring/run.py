@@ -87,7 +87,9 @@ def run(
             if strict:
                 raise
             missed.append(f"{case.op.name}: {fault}")
-        except Exception as fault:  # an author's op may fail in any way; the other rows are still worth having
+        except (
+            Exception
+        ) as fault:  # an author's op may fail in any way; the other rows are still worth having
             rows += [_labelled(row, case) for row in bench.broken(case, f"{type(fault).__name__}: {fault}")]
     if first_calls:
         progress(len(cases), total, "first calls, in processes of their own")
