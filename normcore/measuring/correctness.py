@@ -87,7 +87,7 @@ def _check(case: BenchCase, shapes: tuple[Shape, ...]) -> tuple[Verdict, float]:
 def runs_parallel(case: BenchCase) -> bool:
     """Whether the engine takes parallel kernels for this case."""
     binding = Binding(
-        case.op, tensors, path="", dtype=case.dtype, format=case.memory_format,
+        case.op, tensors(case.op, case.shapes, case.dtype), path="", dtype=case.dtype, format=case.memory_format,
         device=devices.get(case.device), seed=0,
     )  # fmt: skip
     return bool(binding.t.variant.parallel)
