@@ -6,6 +6,7 @@ from normcore import hookimpl
 @hookimpl
 def normcore_ops():
     from normcore_normalization.batch_norm import BatchNorm
+    from normcore_normalization.batch_renorm import BatchRenorm
     from normcore_normalization.decorrelated_batch_norm import DecorrelatedBatchNorm
     from normcore_normalization.dynamic_tanh import DynamicTanh
     from normcore_normalization.filter_response_norm import FilterResponseNorm
@@ -19,6 +20,7 @@ def normcore_ops():
 
     return [
         BatchNorm,
+        BatchRenorm,
         LayerNorm,
         GroupNorm,
         InstanceNorm,
