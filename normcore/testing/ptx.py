@@ -134,6 +134,9 @@ def record(
         else np.zeros(s, array_dtype(d or dtype))
         for s, d in zip(input_shapes, dtypes, strict=False)
     ]
+    if layer.state and not training:  # some ops refuse inference before there are statistics
+        layer.forward(*inputs, training=True)
+        device.launches.clear()
     device.label = f"{op.name} forward {dtype} {memory_format}"
     y = layer.forward(*inputs, training=training)
     if op.differentiable:
