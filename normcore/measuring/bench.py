@@ -38,11 +38,11 @@ DISPATCHES = 200
 
 @dataclass(frozen=True)
 class Settings:
-    """seconds: for a row's rounds. torch: the module, or None. compile: try torch.compile. directions: to time.
-    check_seconds: for the reference that a case is checked against first."""
+    """seconds, rounds: a row ends with whichever is reached first. torch: the module, or None. compile: try
+    torch.compile. directions: to time. check_seconds: for the reference that a case is checked against first."""
 
     seconds: float = 1.0
-    rounds: int = 15
+    rounds: int = 40
     torch: Any = None
     compile: bool = False
     directions: tuple[str, ...] = DIRECTIONS
