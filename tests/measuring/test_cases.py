@@ -7,7 +7,7 @@ import pytest
 
 import normcore
 from normcore.errors import ParameterError, ShapeError
-from normcore.measuring import bench, cases, correctness, plots
+from normcore.measuring import bench, cases, correctness, figures, plots
 from normcore.registry import default
 from normcore.testing.samples import Sample
 
@@ -58,10 +58,10 @@ def test_bytes_that_must_move():
     layer = normcore.layer("batch_norm", (4, 3, 5, 5))
     x = np.zeros((4, 3, 5, 5), np.float32)
     arrays = 4 * 300
-    assert bench.moved_bytes(layer, [x], "forward") == 2 * arrays + 2 * 12 + 2 * 12
-    assert bench.moved_bytes(layer, [x], "backward") == 3 * arrays + 4 * 12
+    assert figures.moved_bytes(layer, [x], "forward") == 2 * arrays + 2 * 12 + 2 * 12
+    assert figures.moved_bytes(layer, [x], "backward") == 3 * arrays + 4 * 12
     pool = normcore.layer("max_pool", (2, 2, 4, 4), kernel_size=2)
-    moved = bench.moved_bytes(pool, [np.zeros((2, 2, 4, 4), np.float32)], "forward")
+    moved = figures.moved_bytes(pool, [np.zeros((2, 2, 4, 4), np.float32)], "forward")
     assert moved == 4 * (64 + 16)
 
 
