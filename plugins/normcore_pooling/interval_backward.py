@@ -14,7 +14,7 @@ import numpy as np
 from normcore.kernels import cpu, cu, cuda, inline, prange, real, wide
 from normcore.kernels.warps import block_sum
 from normcore_pooling.interval_forward import MAX, MEAN, MIXED, MODE
-from normcore_pooling.interval_windows import first_of, offset_of, start_of, stop_of
+from normcore_pooling.interval_windows import FRACTIONAL, RULE, first_of, offset_of, start_of, stop_of
 from normcore_pooling.max_rows import TAP
 
 CHUNK = 8192  # values of a partial sum of dmix
@@ -50,6 +50,78 @@ def clear(dx, first, last):
                     row[k] = real(0)
 
 
+@inline
+def add_even(dy, dx, count, mix):
+    for k in range(dx.size):
+        dx[k] += even_share(dy[k], count, mix)
+
+
+@inline
+def add_winners(dy, arg, dx, d0, h0, w0, first, mix, kernel):
+    """dy, arg: some channels of a window, from `first` on; dx (D, H, W, B) of a sample."""
+    for k in range(dy.size):
+        tap = np.int64(arg[k])
+        row = tap // kernel[2]
+        w = w0 + tap - row * kernel[2]
+        dx[d0 + row // kernel[1], h0 + row % kernel[1], w, first + k] += winners_share(dy[k], mix)
+
+
+@inline
+def scatter_window(dy, arg, dx, mix, d0, d1, h0, h1, w0, w1, first, last, kernel):
+    """dy, arg (B,) of a window; channels first to last."""
+    if MODE != MAX:
+        count = (d1 - d0) * (h1 - h0) * (w1 - w0)
+        for d in range(d0, d1):
+            for h in range(h0, h1):
+                for w in range(w0, w1):
+                    add_even(dy[first:last], dx[d, h, w, first:last], count, mix)
+    if MODE != MEAN:
+        add_winners(dy[first:last], arg[first:last], dx, d0, h0, w0, first, mix, kernel)
+
+
+@inline
+def scatter_sample(dy, arg, dx, mix, u0, u1, u2, first, last, size, out, kernel, stride):
+    """All windows of a sample, its channels first to last at once."""
+    for od in range(out[0]):
+        d0 = start_of(od, size[0], out[0], kernel[0], stride[0], u0)
+        d1 = stop_of(od, size[0], out[0], kernel[0], stride[0], u0)
+        for oh in range(out[1]):
+            h0 = start_of(oh, size[1], out[1], kernel[1], stride[1], u1)
+            h1 = stop_of(oh, size[1], out[1], kernel[1], stride[1], u1)
+            for ow in range(out[2]):
+                w0 = start_of(ow, size[2], out[2], kernel[2], stride[2], u2)
+                w1 = stop_of(ow, size[2], out[2], kernel[2], stride[2], u2)
+                at = (od, oh, ow)
+                scatter_window(dy[at], arg[at], dx, mix, d0, d1, h0, h1, w0, w1, first, last, kernel)
+
+
+@inline
+def scatter_plane(dy, arg, dx, mix, u0, u1, u2, a, b, size, out, kernel, stride):
+    """All windows of one channel of a sample; dy, arg, dx (A, .., B)."""
+    for od in range(out[0]):
+        d0 = start_of(od, size[0], out[0], kernel[0], stride[0], u0)
+        d1 = stop_of(od, size[0], out[0], kernel[0], stride[0], u0)
+        for oh in range(out[1]):
+            h0 = start_of(oh, size[1], out[1], kernel[1], stride[1], u1)
+            h1 = stop_of(oh, size[1], out[1], kernel[1], stride[1], u1)
+            for ow in range(out[2]):
+                w0 = start_of(ow, size[2], out[2], kernel[2], stride[2], u2)
+                w1 = stop_of(ow, size[2], out[2], kernel[2], stride[2], u2)
+                v = dy[a, od, oh, ow, b]
+                if MODE != MAX:
+                    share = even_share(v, (d1 - d0) * (h1 - h0) * (w1 - w0), mix)
+                    for d in range(d0, d1):
+                        for h in range(h0, h1):
+                            for w in range(w0, w1):
+                                dx[a, d, h, w, b] += share
+                if MODE != MEAN:
+                    tap = np.int64(arg[a, od, oh, ow, b])
+                    row = tap // kernel[2]
+                    layer = 0 if kernel[0] == 1 else row // kernel[1]
+                    w = w0 + tap - row * kernel[2]
+                    dx[a, d0 + layer, h0 + row - layer * kernel[1], w, b] += winners_share(v, mix)
+
+
 @cpu
 def backward_cpu(dy, arg, dx, mix, offsets, parts, fresh, size, out, kernel, stride):
     """fresh: set dx before adding to it."""
@@ -61,33 +133,17 @@ def backward_cpu(dy, arg, dx, mix, offsets, parts, fresh, size, out, kernel, str
         last = min(inner, first + step)
         if fresh:
             clear(dx[a], first, last)
-        for od in range(out[0]):
-            for oh in range(out[1]):
-                for ow in range(out[2]):
-                    for b in range(first, last):
-                        plane = a * inner + b
-                        u = offset_of(offsets, plane, 0)
-                        d0 = start_of(od, size[0], out[0], kernel[0], stride[0], u)
-                        d1 = stop_of(od, size[0], out[0], kernel[0], stride[0], u)
-                        u = offset_of(offsets, plane, 1)
-                        h0 = start_of(oh, size[1], out[1], kernel[1], stride[1], u)
-                        h1 = stop_of(oh, size[1], out[1], kernel[1], stride[1], u)
-                        u = offset_of(offsets, plane, 2)
-                        w0 = start_of(ow, size[2], out[2], kernel[2], stride[2], u)
-                        w1 = stop_of(ow, size[2], out[2], kernel[2], stride[2], u)
-                        v = dy[a, od, oh, ow, b]
-                        if MODE != MAX:
-                            share = even_share(v, (d1 - d0) * (h1 - h0) * (w1 - w0), mix)
-                            for d in range(d0, d1):
-                                for h in range(h0, h1):
-                                    for w in range(w0, w1):
-                                        dx[a, d, h, w, b] += share
-                        if MODE != MEAN:
-                            tap = np.int64(arg[a, od, oh, ow, b])
-                            row = tap // kernel[2]
-                            w = w0 + tap - row * kernel[2]
-                            h = h0 + row % kernel[1]
-                            dx[a, d0 + row // kernel[1], h, w, b] += winners_share(v, mix)
+        if RULE == FRACTIONAL or inner == 1:
+            for b in range(first, last):
+                plane = a * inner + b
+                u0, u1 = offset_of(offsets, plane, 0), offset_of(offsets, plane, 1)
+                u2 = offset_of(offsets, plane, 2)
+                scatter_plane(dy, arg, dx, mix, u0, u1, u2, a, b, size, out, kernel, stride)
+        else:
+            zero = real(0)
+            scatter_sample(
+                dy[a], arg[a], dx[a], mix, zero, zero, zero, first, last, size, out, kernel, stride
+            )  # fmt: skip
 
 
 @inline(reassociate=True)

@@ -51,18 +51,8 @@ def mean_of(x, a, b, d0, d1, h0, h1, w0, w1):
 
 
 @inline
-def pool_one(x, y, arg, rest, mix, offsets, a, od, oh, ow, b, size, out, kernel, stride):
-    """One output."""
-    plane = a * x.shape[4] + b
-    u = offset_of(offsets, plane, 0)
-    d0 = start_of(od, size[0], out[0], kernel[0], stride[0], u)
-    d1 = stop_of(od, size[0], out[0], kernel[0], stride[0], u)
-    u = offset_of(offsets, plane, 1)
-    h0 = start_of(oh, size[1], out[1], kernel[1], stride[1], u)
-    h1 = stop_of(oh, size[1], out[1], kernel[1], stride[1], u)
-    u = offset_of(offsets, plane, 2)
-    w0 = start_of(ow, size[2], out[2], kernel[2], stride[2], u)
-    w1 = stop_of(ow, size[2], out[2], kernel[2], stride[2], u)
+def pool_window(x, y, arg, rest, mix, a, od, oh, ow, b, d0, d1, h0, h1, w0, w1, kernel):
+    """One output, of a window with these limits."""
     if MODE == MEAN:
         y[a, od, oh, ow, b] = mean_of(x, a, b, d0, d1, h0, h1, w0, w1)
     else:
@@ -172,11 +162,19 @@ def forward_cpu(x, y, arg, rest, mix, offsets, size, out, kernel, stride):
                 at = (a, od, oh, ow)
                 pool_line(x[a], y[at], arg[at], rest[at], mix, d0, d1, h0, h1, w0, w1, kernel)
         else:
-            for ow in range(out[2]):
-                for b in range(x.shape[4]):
-                    pool_one(
-                        x, y, arg, rest, mix, offsets, a, od, oh, ow, b, size, out, kernel, stride
-                    )  # fmt: skip
+            for b in range(x.shape[4]):
+                plane = a * x.shape[4] + b
+                u = offset_of(offsets, plane, 0)
+                d0 = start_of(od, size[0], out[0], kernel[0], stride[0], u)
+                d1 = stop_of(od, size[0], out[0], kernel[0], stride[0], u)
+                u = offset_of(offsets, plane, 1)
+                h0 = start_of(oh, size[1], out[1], kernel[1], stride[1], u)
+                h1 = stop_of(oh, size[1], out[1], kernel[1], stride[1], u)
+                u = offset_of(offsets, plane, 2)
+                for ow in range(out[2]):
+                    w0 = start_of(ow, size[2], out[2], kernel[2], stride[2], u)
+                    w1 = stop_of(ow, size[2], out[2], kernel[2], stride[2], u)
+                    pool_window(x, y, arg, rest, mix, a, od, oh, ow, b, d0, d1, h0, h1, w0, w1, kernel)
 
 
 # -- CUDA --------------------------------------------------------------------------------------------------
@@ -189,9 +187,18 @@ def forward_cuda(x, y, arg, rest, mix, offsets, size, out, kernel, stride):
     for i in range(cu.grid(1), y.size, cu.gridsize(1)):
         place = i // inner
         row = place // out[2]
-        plane = row // out[1]
-        a = plane // out[0]
-        pool_one(
-            x, y, arg, rest, mix, offsets, a, plane % out[0], row % out[1], place % out[2], i % inner,
-            size, out, kernel, stride,
-        )  # fmt: skip
+        layer = row // out[1]
+        a = layer // out[0]
+        b = i - place * inner
+        od, oh, ow = layer - a * out[0], row - layer * out[1], place - row * out[2]
+        plane = a * inner + b
+        u = offset_of(offsets, plane, 0)
+        d0 = start_of(od, size[0], out[0], kernel[0], stride[0], u)
+        d1 = stop_of(od, size[0], out[0], kernel[0], stride[0], u)
+        u = offset_of(offsets, plane, 1)
+        h0 = start_of(oh, size[1], out[1], kernel[1], stride[1], u)
+        h1 = stop_of(oh, size[1], out[1], kernel[1], stride[1], u)
+        u = offset_of(offsets, plane, 2)
+        w0 = start_of(ow, size[2], out[2], kernel[2], stride[2], u)
+        w1 = stop_of(ow, size[2], out[2], kernel[2], stride[2], u)
+        pool_window(x, y, arg, rest, mix, a, od, oh, ow, b, d0, d1, h0, h1, w0, w1, kernel)
