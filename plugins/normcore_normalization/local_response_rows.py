@@ -29,6 +29,12 @@ def fill(z, value):
 
 
 @inline
+def clear(rows):
+    for r in range(rows.shape[0]):  # rows.reshape(-1) would work out its length in float64
+        fill(rows[r], real(0))
+
+
+@inline
 def add_two(a, b, w):
     for i in range(w.size):
         w[i] = a[i] + b[i]
@@ -141,7 +147,7 @@ def forward_ring(x, y, scratch, flags, tile, before, size, alpha, k, beta, most)
     for task in prange(tasks):
         z, w = scratch[task, :size], scratch[task, size]
         good = True
-        fill(scratch[task].reshape(-1), real(0))
+        clear(scratch[task])
         for job in range(task * step, min(x.shape[0] * tiles, task * step + step)):
             n = job // tiles
             lo = (job - n * tiles) * tile
@@ -176,7 +182,7 @@ def backward_ring(x, dy, dx, scratch, flags, tile, before, size, alpha, k, beta,
         late = scratch[task, 2 * size : 2 * size + before + 1]
         w, v = scratch[task, 2 * size + before + 1], scratch[task, 2 * size + before + 2]
         good = True
-        fill(scratch[task].reshape(-1), real(0))
+        clear(scratch[task])
         for job in range(task * step, min(x.shape[0] * tiles, task * step + step)):
             n = job // tiles
             lo = (job - n * tiles) * tile
@@ -281,7 +287,7 @@ def backward_row(x, dy, dx, scratch, flags, together, before, size, alpha, k, be
         z, u = scratch[task, 0], scratch[task, 1]
         w, v, t = scratch[task, 2, :line], scratch[task, 3, :line], scratch[task, 4]
         good = True
-        fill(scratch[task].reshape(-1), real(0))
+        clear(scratch[task])
         for block in range(task * step, min(blocks, task * step + step)):
             total = real(0)
             first = block * together
