@@ -81,10 +81,24 @@ class ConfigError(UsageError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The hint "; did you mean 'relu'?", or the known names when none is near, for an error's end."""
+LISTED = 15  # names that a message lists; more of them hide the message
+
+
+def nearest(name: str, known: Iterable[str], listing: str = "") -> str:
+    """The hint "; did you mean 'relu'?" for an error's end, or the known names when none is near.
+
+    listing: the command that prints them, such as "normcore ops", where they may be too many for a message.
+    """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
+    if len(known) > LISTED:
+        rest = f"`{listing}` lists them" if listing else f"such as {', '.join(known[:LISTED])}"
+        return f"; {len(known)} are known: {rest}"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+def listing_of(kind: str) -> str:
+    """The command that lists the components of a kind."""
+    return "normcore ops" if kind == "op" else "normcore plugins list --json"

@@ -23,7 +23,7 @@ import pluggy
 
 from normcore import hookspecs
 from normcore.component import Component
-from normcore.errors import PluginError, nearest
+from normcore.errors import PluginError, listing_of, nearest
 from normcore.op import INTERFACE_VERSION, Op
 
 GROUP = "normcore"
@@ -152,7 +152,7 @@ class Registry:
         if found is None:
             broken = [p.name for p in self.plugins if p.error]
             hint = f" (set aside: plugin {', '.join(broken)}; see `normcore plugins list`)" if broken else ""
-            raise PluginError(f"unknown {kind} {name!r}{nearest(name, self._names[kind])}{hint}")
+            raise PluginError(f"unknown {kind} {name!r}{nearest(name, self._names[kind], listing_of(kind))}{hint}")
         return found
 
     def names(self, kind: str) -> list[str]:

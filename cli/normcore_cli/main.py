@@ -23,8 +23,9 @@ GROUP = "normcore.commands"
 # Command -> its line in `normcore --help`; the module of that name holds it as `command`.
 COMMANDS = {
     "train": "Train a network from its YAML file.",
-    "eval": "Measure a run's best checkpoint on the test data.",
+    "eval": "Measure a run's best checkpoint on the test data, class by class.",
     "predict": "Say what a run's best checkpoint sees in images.",
+    "plot": "Draw the learning curves of runs.",
     "summary": "Show a network's layers: shapes, parameters, FLOPs, memory, what is fused.",
     "lint": "Check a network's file without training.",
     "ops": "List the ops, or show one with its formula and source.",
@@ -65,7 +66,7 @@ class Commands(click.Group):
         if name and not name.startswith("-") and name not in COMMANDS and name not in _from_plugins():
             from normcore.errors import nearest
 
-            ctx.fail(f"no such command {name!r}{nearest(name, self.list_commands(ctx))}")
+            ctx.fail(f"no such command {name!r}{nearest(name, self.list_commands(ctx), 'normcore --help')}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

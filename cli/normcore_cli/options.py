@@ -1,6 +1,7 @@
 """Options that several commands share, and what they mean."""
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ import click
 if TYPE_CHECKING:
     from normcore.config.config import Config
 
+# A list of nothing but numbers, as json.dumps indents it; no text can look so, for it holds no line breaks.
+_NUMBERS = re.compile(r"\[\n\s*(?:[-+.\deE]+|null)(?:,\n\s*(?:[-+.\deE]+|null))*\n\s*\]")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -83,8 +86,9 @@ def load_plugins(plugins: Sequence[str]) -> Any:
 
 
 def print_json(value: Any) -> None:
-    """On standard output; NaN and infinities, which JSON lacks, as null."""
-    click.echo(json.dumps(_finite(value), indent=1, ensure_ascii=False))
+    """On standard output, lists of numbers on one line; NaN and infinities, which JSON lacks, as null."""
+    text = json.dumps(_finite(value), indent=1, ensure_ascii=False)
+    click.echo(_NUMBERS.sub(lambda found: f"[{' '.join(found[0][1:-1].split())}]", text))
 
 
 def _finite(value: Any) -> Any:

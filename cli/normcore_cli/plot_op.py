@@ -1,6 +1,5 @@
 """Drawing an elementwise op: its value and its derivative, from its own kernels' functions."""
 
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,8 @@ import normcore
 from normcore.errors import UsageError
 from normcore.kernels import uncompiled
 from normcore.testing.derive import samples_of
+from normcore_cli import drawing
 
-INSTALL = 'pip install "normcore[plot]"'
-FORMATS = (".png", ".svg")
 POINTS = 2401
 WIDEST, NARROWEST = 8.0, 3.0  # half the drawn interval
 STEEP = 25.0  # a slope between neighbouring points that can only be a jump: the line is broken there
@@ -20,23 +18,15 @@ VALUE, DERIVATIVE = "#1f5fa8", "#d1701f"
 
 def plot(op: Any, path: str) -> str:
     """Draw the op class into a file; returns what was drawn, in words. Raises UsageError."""
-    target = pathlib.Path(path)
-    if target.suffix.lower() not in FORMATS:
-        raise UsageError(f"--plot: expected a file name ending in .png or .svg, got {path!r}")
+    target = drawing.target("--plot", path)
     if not (op.is_elementwise and op.inputs == ("x",)):
         raise UsageError(
             f"--plot: {op.name} is no function of one number, only elementwise ops of one input can be drawn; "
             f"`normcore ops show {op.name}` prints its formulas"
         )
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError(f"--plot needs matplotlib, which is not installed: {INSTALL}") from None
+    figure = drawing.figure("--plot", 6.4, 4.4)
     parameters = {} if all(not p.required for p in op.parameters()) else dict(samples_of(op)[0].params)
     x, y, slope = _curves(op, parameters)
-    figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.axhline(0.0, color="#888888", linewidth=0.7)
     axes.axvline(0.0, color="#888888", linewidth=0.7)
@@ -56,10 +46,7 @@ def plot(op: Any, path: str) -> str:
     axes.set_title(f"{op.name} ({said})" if said else op.name)
     axes.grid(color="#dddddd", linewidth=0.5)
     axes.legend(loc="best", frameon=False)
-    try:
-        figure.savefig(target)
-    except OSError as fault:
-        raise UsageError(f"--plot: {path} cannot be written ({fault.strerror or fault})") from None
+    drawing.save("--plot", figure, target)
     return f"{op.name}, value and derivative for x from {x[0]:g} to {x[-1]:g}"
 
 

@@ -15,7 +15,7 @@ from normcore.component import Component, Parameter
 from normcore.config.entries import Place
 from normcore.config.values import BAD, checked, describe, show
 from normcore.config.yaml_file import UNKNOWN, Mapping, Node, Scalar, Sequence, at, plain
-from normcore.errors import NormcoreError, ParameterError, Problem, nearest
+from normcore.errors import NormcoreError, ParameterError, Problem, listing_of, nearest
 from normcore.op import Op
 from normcore.registry import Registry
 
@@ -38,6 +38,7 @@ class Reader:
 
     def __init__(self, registry: Registry, problems: list[Problem]):
         self.registry, self.problems = registry, problems
+        self.said_aside = False
 
     def fault(self, place: Place, message: str) -> None:
         self.problems.append(at(place, message))
@@ -78,10 +79,17 @@ class Reader:
         if name in known:
             return known[name]
         if name is not UNKNOWN:
-            broken = [plugin.name for plugin in self.registry.plugins if plugin.error]
-            aside = f" (set aside: plugin {', '.join(broken)}; see `normcore plugins list`)" if broken else ""
-            self.fault(place, f"unknown {kind} {str(name)!r}{nearest(str(name), known)}{aside}")
+            hint = nearest(str(name), known, listing_of(kind))
+            self.fault(place, f"unknown {kind} {str(name)!r}{hint}{self._set_aside()}")
         return None
+
+    def _set_aside(self) -> str:
+        """Which plugins could not be loaded, which may be why a name is unknown; said once a file."""
+        broken = [plugin.name for plugin in self.registry.plugins if plugin.error]
+        if not broken or self.said_aside:
+            return ""
+        self.said_aside = True
+        return f" (set aside: plugin {', '.join(broken)}; see `normcore plugins list`)"
 
     def component(self, kind: str, node: Node, label: str) -> Any:
         """The component a node describes, or None after reporting why not."""

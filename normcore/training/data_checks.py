@@ -6,30 +6,52 @@ from typing import Any
 from normcore.errors import DataError, ShapeError
 from normcore.network import Network
 from normcore.op import Tensor
+from normcore.training.evaluation import classes_of
 
 
 def check(net: Network, loss: Any, loader: Any) -> bool:
     """Raises DataError for samples, classes or mixed targets that do not fit, and ShapeError for a last batch too
     small for batch statistics. Returns whether targets are mixed: shares of the classes."""
-    dataset = loader.dataset
-    if tuple(loader.shape) != tuple(net.sample_shape):
-        raise DataError(
-            f"{dataset.name}: samples have shape {loader.shape}, the network takes {net.sample_shape}"
-        )
-    classes = loss.classes(net.program(loader.batch_size, True, keep=False).graph.output.tensor)
-    if classes is not None and dataset.classes is not None and dataset.classes > classes:
-        raise DataError(
-            f"{dataset.name}: labels go up to {dataset.classes - 1}, but the network ends in {classes} classes (0 to "
-            f"{classes - 1}); make the last layer's out_features {dataset.classes}"
-        )
+    classes = check_samples(net, loss, loader)
     mixes = classes is not None and loader.transforms.mixes
-    if mixes and loss.shares(Tensor((1, classes), net.dtype)) is None:
+    if mixes and classes is not None and loss.shares(Tensor((1, classes), net.dtype)) is None:
         raise DataError(
             f"data.augment: mixup makes shares of classes of the targets, {loss.name} takes class numbers; "
             "leave mixup out, or train with cross_entropy"
         )
     _check_last_batch(net, loader)
     return bool(mixes)
+
+
+def check_samples(net: Network, loss: Any, loader: Any) -> int | None:
+    """Raises DataError for samples or classes that the network does not take; returns its number of classes."""
+    dataset = loader.dataset
+    have, wanted = tuple(loader.shape), tuple(net.sample_shape)
+    if have != wanted:
+        raise DataError(
+            f"{dataset.name}: samples have shape {have}, the network takes {wanted}{_advice(have, wanted)}"
+        )
+    classes = classes_of(net, loss)
+    if classes is not None and dataset.classes is not None and dataset.classes > classes:
+        raise DataError(
+            f"{dataset.name}: labels go up to {dataset.classes - 1}, but the network ends in {classes} classes (0 to "
+            f"{classes - 1}); make the last layer's out_features {dataset.classes}"
+        )
+    return classes
+
+
+def _advice(have: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """What to do about the first difference of two sample shapes, channels first."""
+    if len(have) != len(wanted):
+        return "; change input: in the network's file, or give other data"
+    if have[0] != wanted[0] and len(have) == 3:
+        return (
+            f": {wanted[0]} channels, not {have[0]}; give data of {wanted[0]} (images: data.channels), or change "
+            "input: in the network's file"
+        )
+    if len(have) == 3:
+        return "; bring the images to that size (data.size, or a crop in data.augment)"
+    return "; give data of that shape, or change input: in the network's file"
 
 
 def _check_last_batch(net: Network, loader: Any) -> None:

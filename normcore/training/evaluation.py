@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from normcore.data import ten_crop
 from normcore.network import Network
+from normcore.op import Tensor
+from normcore.training.scores import Scores, probabilities
 
 
 @dataclass
@@ -34,8 +37,10 @@ class Totals:
         return [self.loss_sum, self.count, self.correct]
 
 
-def evaluate(net: Network, loss: Any, loader: Any, part: str = "test") -> Totals:
-    """Loss and correct answers over all samples of a part, in inference mode."""
+def evaluate(
+    net: Network, loss: Any, loader: Any, part: str = "test", scores: Scores | None = None
+) -> Totals:
+    """Loss and correct answers over all samples of a part, in inference mode. scores: take the answers too."""
     totals = Totals()
     for x, targets in loader.evaluate(part):
         program = net.program(x.shape[0], training=False)
@@ -45,7 +50,24 @@ def evaluate(net: Network, loss: Any, loader: Any, part: str = "test") -> Totals
         bound.run()
         total, correct, count = bound.totals()
         totals.add(total, count, correct)
+        if scores is not None:
+            scores.add(net.device.to_host(program.output), targets)
     return totals
+
+
+def classes_of(net: Network, loss: Any) -> int | None:
+    """The number of classes when the loss takes class numbers for this network's output, else None."""
+    output = Tensor((1, *net.output_shape), net.dtype)
+    loss.targets(output)  # says so when the network does not end in scores at all
+    found: int | None = loss.classes(output)
+    return found
+
+
+def evaluate_views(net: Network, loader: Any, part: str, made: list[Any], scores: Scores) -> None:
+    """Ten-crop evaluation: the answers are the softmax outputs averaged over the views of ten_crop.views."""
+    for x, targets in ten_crop.batches(loader.parts[part], made, loader.batch_size, net.dtype):
+        outputs = probabilities(predict(net, x))
+        scores.add(outputs.reshape(len(made), len(targets), -1).mean(0), targets)
 
 
 def recalibrate(net: Network, loader: Any) -> bool:
