@@ -2,7 +2,7 @@
 
 A class decorated with @elementwise holds, besides its docstring and its parameters,
     forward(x, *parameters)         the value of one element
-    derivative(x, y, *parameters)   dy/dx; it may use the input x, the output y, or both
+    derivative(x, y, *parameters)   dy/dx; it may use the input x, the output y, or both; left out, it is derived
 Two inputs are declared by naming them, forward(a, b), with derivative_a(a, b, y) and derivative_b(a, b, y).
 Beside them may stand reference(x, *parameters) in NumPy and in_torch(torch, x, *parameters), for tests and benches.
 A parameter of a Literal type selects functions instead of being passed: forward_<value>, derivative_<value>.
@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, ClassVar
 
-from normcore.errors import PluginError, ShapeError
+from normcore.derivation import Derived
+from normcore.errors import PluginError, ShapeError, nearest
 from normcore.kernels import CudaKernel, Kernel, Variant
 from normcore.kernels.source import Function, read
 from normcore.op import Op, Plan, Tensor
@@ -193,6 +194,7 @@ def elementwise(
     values = typing.get_args(hints[choice]) if choice else ("",)
     passed = tuple(key for key in hints if key != choice)
     scalars = {value: _scalars(op_name, members, passed, str(value)) for value in values}
+    _known_functions(op_name, members, next(iter(scalars.values())), values)
     first = next(iter(scalars.values()))
     namespace: dict[str, Any] = {
         "__doc__": inspect.cleandoc(definition.__doc__ or ""),
@@ -234,17 +236,33 @@ def _scalars(op: str, members: Mapping[str, Any], parameters: tuple[str, ...], c
             f"elementwise op {op!r}: forward takes its inputs first, then parameters; got {arguments}"
         )
     stems = ["derivative"] if len(inputs) == 1 else [f"derivative_{name}" for name in inputs]
-    derivatives = []
+    source = read(forward, f"{op}_forward", scalar=True)
+    derivatives: list[Function] = []
     for stem in stems:
         derivative = function(stem)
         if derivative is None:
-            raise PluginError(f"elementwise op {op!r} needs a function {stem}({', '.join(inputs)}, y, ...)")
+            by = inputs[len(derivatives)]
+            derivatives.append(Derived(source, by, f"{op}_{stem}", stem, inputs, (*inputs, "y", *used)))
+            continue
         if _arguments(derivative) != (*inputs, "y", *used):
             raise PluginError(
                 f"elementwise op {op!r}: {stem} must take {(*inputs, 'y', *used)}, got {_arguments(derivative)}"
             )
         derivatives.append(read(derivative, f"{op}_{stem}", scalar=True))
-    return Scalars(op, inputs, used, read(forward, f"{op}_forward", scalar=True), tuple(derivatives))
+    return Scalars(op, inputs, used, source, tuple(derivatives))
+
+
+def _known_functions(op: str, members: Mapping[str, Any], first: Scalars, values: Sequence[Any]) -> None:
+    """A misspelt derivative would be derived in silence."""
+    stems = ["forward", *(["derivative"] if len(first.inputs) == 1 else [f"derivative_{i}" for i in first.inputs])]
+    known = {f"{stem}_{value}" for stem in stems for value in values if value} | {*stems, "reference"}
+    known |= {"in_torch", "check"}
+    for name, member in members.items():
+        if inspect.isfunction(member) and not name.startswith("__") and name not in known:
+            raise PluginError(
+                f"elementwise op {op!r}: it has no use for a function {name!r}{nearest(name, known)}; "
+                "move helpers out of the class"
+            )
 
 
 def _arguments(python: Callable[..., Any]) -> tuple[str, ...]:

@@ -47,9 +47,9 @@ BROKEN = {
         "lower_snake_case",
     ),
     "twice the same": (GOOD.replace("[tripled]", "[tripled, tripled]"), "op 'tripled' is already brought by"),
-    "no derivative": (
-        GOOD.replace("def derivative(x, y): return 3.0", ""),
-        "derivative",
+    "misspelt derivative": (
+        GOOD.replace("def derivative(x, y)", "def derivatve(x, y)"),
+        "did you mean 'derivative'",
     ),
     "reserved parameter": (
         GOOD.replace(
