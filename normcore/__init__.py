@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from normcore import interop
     from normcore.bound_layer import Layer, layer
     from normcore.component import Component
     from normcore.data.source import DataSource
@@ -44,6 +45,7 @@ _HOMES = {
     "Trainer": "training.loop",
     "elementwise": "elementwise_ops",
     "hookimpl": "hookspecs",
+    "interop": "interop",
     "layer": "bound_layer",
 }
 
@@ -68,6 +70,7 @@ __all__ = [
     "Trainer",
     "elementwise",
     "hookimpl",
+    "interop",
     "layer",
     "ops",
 ]
@@ -76,7 +79,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'normcore' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"normcore.{_HOMES[name]}"), name)
+    home = importlib.import_module(f"normcore.{_HOMES[name]}")
+    value = home if _HOMES[name] == name else getattr(home, name)
     globals()[name] = value
     return value
 

@@ -34,15 +34,23 @@ def layer(
 
     Raises PluginError for an unknown op, ParameterError and ShapeError for what does not fit.
     """
+    op, inits = resolve(name, parameters)
+    return Layer(op, input_shape, device, dtype, memory_format, seed, inits)
+
+
+def resolve(name: str, parameters: dict[str, Any]) -> tuple[Op, dict[str, Any]]:
+    """The registered op `name` with these parameters, and the initializers that stand among them as `<array>_init`.
+
+    Raises PluginError for an unknown op and ParameterError.
+    """
     from normcore.registry import default
 
     cls: type[Op] = default().get("op", name).component  # type: ignore[assignment]
+    own = dict(parameters)
     inits = {
-        key[:-5]: parameters.pop(key)
-        for key in list(parameters)
-        if key.endswith("_init") and key[:-5] in cls.learnable
+        key[:-5]: own.pop(key) for key in parameters if key.endswith("_init") and key[:-5] in cls.learnable
     }
-    return Layer(cls.make(**parameters), input_shape, device, dtype, memory_format, seed, inits)
+    return cls.make(**own), inits
 
 
 class Layer:
@@ -67,7 +75,7 @@ class Layer:
         self.op, self.dtype, self.memory_format, self.seed = op, dtype, memory_format, seed
         self.device = devices.get(device)
         storage.check(dtype, op, self.device.name)
-        self.input_shapes = _shapes(op, input_shape)
+        self.input_shapes = input_shapes_of(op, input_shape)
         self.format = memory_format if memory_format in op.formats else op.formats[0]
         self.call_number = 0
         self.parameters: dict[str, Any] = {}
@@ -298,7 +306,8 @@ class Layer:
         return out
 
 
-def _shapes(op: Op, input_shape: Any) -> tuple[Shape, ...]:
+def input_shapes_of(op: Op, input_shape: Any) -> tuple[Shape, ...]:
+    """One shape for each input, from a shape or a list of them. Raises ShapeError."""
     given = list(input_shape)
     several = bool(given) and not isinstance(given[0], int | np.integer)
     shapes = tuple(tuple(int(n) for n in s) for s in (given if several else [given]))

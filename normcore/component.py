@@ -74,5 +74,13 @@ class Component:
             raise ParameterError(missing[0], f"a value ({cls.name} cannot do without it)", None)
         return cls(**values)
 
+    def __reduce__(self) -> Any:
+        """Pickled and copied by its parameters: what it found out since (kernels) is no part of it."""
+        return _made, (type(self), self.hyperparameters())
+
     def hyperparameters(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+
+def _made(cls: type[Component], values: dict[str, Any]) -> Component:
+    return cls(**values)

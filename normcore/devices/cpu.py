@@ -53,6 +53,9 @@ class Cpu:
     def launcher(self, kernel: Any, extent: Any, dtype: str) -> Callable[..., None]:
         raise TypeError("CPU kernels are called directly")
 
+    def on_stream(self, pointer: int) -> Any:
+        raise TypeError("the CPU has no streams")
+
     def scratch(self, nbytes: int) -> Any:
         raise TypeError("ops on the CPU declare their workspace; threads cannot share one")
 

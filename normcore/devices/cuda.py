@@ -13,7 +13,9 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -107,11 +109,14 @@ class Cuda:
         config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # a small layer makes a small grid; nothing to warn about
         # No TF32, whatever the variable CUPY_TF32 says.
         linalg.set_compute_type(np.dtype(np.float32), linalg.COMPUTE_TYPE_FP32)
-        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+        self.index = int(cupy.cuda.Device().id)
+        properties = cupy.cuda.runtime.getDeviceProperties(self.index)
         self.title = properties["name"].decode()
         # Of kernels within 32 registers all these threads run at once; the blocks of larger ones queue.
         self.most_threads = properties["multiProcessorCount"] * properties["maxThreadsPerMultiProcessor"]
         self._launchers: dict[Any, Callable[..., None]] = {}
+        self._lanes: dict[int, tuple[Any, Any, dict[Any, Callable[..., None]], Any]] = {}
+        self._lane_lock = threading.RLock()
         self._views: dict[Any, Any] = {}
         self._scratch: Any = None
 
@@ -188,6 +193,32 @@ class Cuda:
         return float(self._cupy.cuda.get_elapsed_time(start, end)) / 1000 / repeats
 
     # -- work ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def on_stream(self, pointer: int) -> Iterator[None]:
+        """Inside, everything goes to another library's stream (the address of a cudaStream_t), in its order.
+
+        The legacy default stream (0) needs no change: see the top of this file. Scratch memory is kept for each
+        stream, because two streams run at once. One thread at a time: a library may call from threads of its own, as
+        PyTorch's backward does.
+        """
+        if pointer in (0, self.stream.ptr):
+            with self.stream:
+                yield
+            return
+        with self._lane_lock:
+            own = (self.stream, self._launch_stream, self._launchers, self._scratch)
+            lane = self._lanes.get(pointer)
+            if lane is None:
+                external = self._cupy.cuda.ExternalStream(pointer)
+                lane = (external, self._numba.external_stream(pointer), {}, None)
+            self.stream, self._launch_stream, self._launchers, self._scratch = lane
+            try:
+                with self.stream:
+                    yield
+            finally:
+                self._lanes[pointer] = (self.stream, self._launch_stream, self._launchers, self._scratch)
+                self.stream, self._launch_stream, self._launchers, self._scratch = own
 
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         """out = a @ b by cuBLAS in full precision (no TF32); strided batches as in NumPy."""

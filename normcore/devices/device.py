@@ -1,6 +1,7 @@
 """What the engine asks of a device: memory, copies, launches. Kernels themselves come from the ops."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from normcore.errors import DeviceError
@@ -35,6 +36,9 @@ class Device(Protocol):
         extent: the number of items of a grid-stride loop, or (grid, block). Python floats among the arguments
         arrive in the kernel as `dtype`, a np.float64 as float64.
         """
+
+    def on_stream(self, pointer: int) -> AbstractContextManager[None]:
+        """Inside, launches and copies go to the caller's stream instead of the device's own; not for the CPU."""
 
     def scratch(self, nbytes: int) -> Any:
         """Bytes (uint8) that belong to the caller until anybody's next call; not for the CPU.
