@@ -39,6 +39,7 @@ class Scalars:
     parameters: tuple[str, ...]
     forward: Function
     derivatives: tuple[Function, ...]  # one for each input
+    learned: tuple[tuple[str, Function], ...] = ()  # learnable parameters with the derivatives by them
 
     @cached_property
     def uses(self) -> frozenset[str]:
@@ -178,22 +179,27 @@ def elementwise(
     name: str = "",
     aliases: tuple[str, ...] = (),
     source: str = "",
+    learnable: tuple[str, ...] = (),
     **attributes: Any,
 ) -> Any:
     """Make an elementwise op from a class of scalar functions; see the module's docstring.
 
-    name: the registry's name (default: the class's). source: the paper. Further keywords set class attributes of
-    the op (shares_gradient=True, commutes_with_max=True). Raises PluginError when functions are missing.
+    name: the registry's name (default: the class's). source: the paper. learnable: parameters that are learned,
+    each one number for the whole layer; their fields give the first values (elementwise_learnable.py). Further
+    keywords set class attributes of the op (shares_gradient=True, commutes_with_max=True). Raises PluginError when
+    functions are missing.
     """
     if definition is None:
-        return lambda d: elementwise(d, name=name, aliases=aliases, source=source, **attributes)
+        return lambda d: elementwise(
+            d, name=name, aliases=aliases, source=source, learnable=learnable, **attributes
+        )
     op_name = name or definition.__name__
     members = vars(definition)
     hints = typing.get_type_hints(definition)
     choice = next((key for key, hint in hints.items() if typing.get_origin(hint) is typing.Literal), "")
     values = typing.get_args(hints[choice]) if choice else ("",)
     passed = tuple(key for key in hints if key != choice)
-    scalars = {value: _scalars(op_name, members, passed, str(value)) for value in values}
+    scalars = {value: _scalars(op_name, members, passed, str(value), learnable) for value in values}
     _known_functions(op_name, members, next(iter(scalars.values())), values)
     first = next(iter(scalars.values()))
     namespace: dict[str, Any] = {
@@ -214,11 +220,22 @@ def elementwise(
         namespace["reference_function"] = staticmethod(members["reference"])
     if "in_torch" in members:
         namespace["torch_function"] = staticmethod(members["in_torch"])
+    base: type = ElementwiseOp
     extra: dict[str, Any] = {"name": op_name, "aliases": aliases, "source": source}
-    return type(definition.__name__, (ElementwiseOp,), namespace, **extra)
+    if learnable:
+        from normcore.elementwise_learnable import LearnableElementwise as base
+
+        extra["learnable"] = learnable
+    return type(definition.__name__, (base,), namespace, **extra)
 
 
-def _scalars(op: str, members: Mapping[str, Any], parameters: tuple[str, ...], choice: str) -> Scalars:
+def _scalars(
+    op: str,
+    members: Mapping[str, Any],
+    parameters: tuple[str, ...],
+    choice: str,
+    learnable: tuple[str, ...],
+) -> Scalars:
     def function(stem: str) -> Callable[..., Any] | None:
         found = members.get(f"{stem}_{choice}") if choice else None
         return inspect.unwrap(found) if found else members.get(stem)
@@ -236,25 +253,34 @@ def _scalars(op: str, members: Mapping[str, Any], parameters: tuple[str, ...], c
             f"elementwise op {op!r}: forward takes its inputs first, then parameters; got {arguments}"
         )
     stems = ["derivative"] if len(inputs) == 1 else [f"derivative_{name}" for name in inputs]
+    wanted = dict(zip(inputs, stems, strict=True)) | {name: f"derivative_{name}" for name in learnable}
+    if not set(learnable) <= set(used):
+        raise PluginError(
+            f"elementwise op {op!r}: learnable names {learnable}, forward's parameters are {used}"
+        )
     source = read(forward, f"{op}_forward", scalar=True)
-    derivatives: list[Function] = []
-    for stem in stems:
+    derivatives: dict[str, Function] = {}
+    for by, stem in wanted.items():
         derivative = function(stem)
         if derivative is None:
-            by = inputs[len(derivatives)]
-            derivatives.append(Derived(source, by, f"{op}_{stem}", stem, inputs, (*inputs, "y", *used)))
+            derivatives[by] = Derived(source, by, f"{op}_{stem}", stem, inputs, (*inputs, "y", *used))
             continue
         if _arguments(derivative) != (*inputs, "y", *used):
             raise PluginError(
                 f"elementwise op {op!r}: {stem} must take {(*inputs, 'y', *used)}, got {_arguments(derivative)}"
             )
-        derivatives.append(read(derivative, f"{op}_{stem}", scalar=True))
-    return Scalars(op, inputs, used, source, tuple(derivatives))
+        derivatives[by] = read(derivative, f"{op}_{stem}", scalar=True)
+    learned = tuple((name, derivatives[name]) for name in learnable)
+    return Scalars(op, inputs, used, source, tuple(derivatives[name] for name in inputs), learned)
 
 
 def _known_functions(op: str, members: Mapping[str, Any], first: Scalars, values: Sequence[Any]) -> None:
     """A misspelt derivative would be derived in silence."""
-    stems = ["forward", *(["derivative"] if len(first.inputs) == 1 else [f"derivative_{i}" for i in first.inputs])]
+    stems = [
+        "forward",
+        *(["derivative"] if len(first.inputs) == 1 else [f"derivative_{i}" for i in first.inputs]),
+    ]
+    stems += [f"derivative_{name}" for name, _ in first.learned]
     known = {f"{stem}_{value}" for stem in stems for value in values if value} | {*stems, "reference"}
     known |= {"in_torch", "check"}
     for name, member in members.items():

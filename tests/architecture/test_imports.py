@@ -73,10 +73,11 @@ FLOORS = [
     ["normcore.errors"],
     ["normcore.component", "normcore.hookspecs", "normcore.storage"],
     ["normcore.op", "normcore.shapes"],
-    ["normcore.registry", "normcore.layout"],
+    ["normcore.registry", "normcore.layout", "normcore.weights_file"],
     ["normcore.kernels"],
     ["normcore.derivation"],
     ["normcore.elementwise_ops", "normcore.devices", "normcore.random"],
+    ["normcore.elementwise_learnable"],
     ["normcore.initializers"],
     ["normcore.data"],
     ["normcore.config", "normcore.binding"],
@@ -93,6 +94,8 @@ FLOORS = [
 UPWARD = {
     # the text of a fused kernel is made of the scalar functions of elementwise ops
     ("normcore.kernels", "normcore.elementwise_ops"),
+    # the decorator makes ops of the class that fits
+    ("normcore.elementwise_ops", "normcore.elementwise_learnable"),
     # a relative path in a configuration may name a data source's settings
     ("normcore.network", "normcore.training"),
 }
