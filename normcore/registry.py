@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -51,6 +51,8 @@ class Plugin:
     hooks: tuple[str, ...] = ()
     error: str = ""
     trace: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # what works otherwise than its author may think
+    file: str = ""  # of the module that has the hooks
     components: list[tuple[str, str]] = field(default_factory=list)  # (kind, name)
 
 
@@ -85,7 +87,7 @@ class Registered:
 class Registry:
     """All plugins and, by kind and name, what they bring."""
 
-    def __init__(self, without: Sequence[str] = ()):
+    def __init__(self, without: Iterable[str] = ()):
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.plugins: list[Plugin] = []
@@ -96,23 +98,28 @@ class Registry:
     def load_entry_points(self) -> None:
         """Import and register every plugin of the entry-point group; failures are recorded, not raised."""
         found = importlib.metadata.entry_points(group=GROUP)
+        known: set[str] = set()
         for point in sorted(found, key=lambda p: (p.name, p.value)):
-            if point.name in self.without:
-                continue
             dist = point.dist
+            names = {point.name, dist.name} if dist else {point.name}
+            known |= names
+            if names & self.without:
+                continue
             plugin = Plugin(point.name, point.value, dist.name if dist else "", dist.version if dist else "")
             if any(p.origin == plugin.origin and p.distribution == plugin.distribution for p in self.plugins):
                 continue  # one distribution seen through two metadata folders
             self._admit(plugin, point.load)
+        for name in sorted(self.without - known):
+            raise PluginError(f"--without {name}: no installed plugin has this name{nearest(name, known)}")
 
     def load_file(self, path: str | pathlib.Path) -> Plugin:
         """Import and register one plugin file. Raises PluginError when it cannot be used."""
         file = pathlib.Path(path).resolve()
         if not file.is_file():
             raise PluginError(f"plugin file {path}: there is no such file")
-        known = next((p for p in self.plugins if p.origin == str(file)), None)
+        known = next((p for p in self.plugins if p.file == str(file)), None)
         if known is not None and not known.error:
-            return known
+            return known  # loaded before, or installed from this very file
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         plugin = Plugin(file.stem, str(file), digest=digest)
         module_name = f"normcore_plugin_{file.stem}_{digest[:12]}"
@@ -152,7 +159,9 @@ class Registry:
         if found is None:
             broken = [p.name for p in self.plugins if p.error]
             hint = f" (set aside: plugin {', '.join(broken)}; see `normcore plugins list`)" if broken else ""
-            raise PluginError(f"unknown {kind} {name!r}{nearest(name, self._names[kind], listing_of(kind))}{hint}")
+            raise PluginError(
+                f"unknown {kind} {name!r}{nearest(name, self._names[kind], listing_of(kind))}{hint}"
+            )
         return found
 
     def names(self, kind: str) -> list[str]:
@@ -174,8 +183,10 @@ class Registry:
         module = None
         try:
             module = load()
-            plugin.seconds = time.perf_counter() - started
+            file = getattr(module, "__file__", None)
+            plugin.file = str(pathlib.Path(file).resolve()) if file else ""
             self._check_hooks(module)
+            plugin.remarks = tuple(_unmarked(module))
             key = f"{plugin.name}:{plugin.distribution or plugin.origin}"
             self.manager.register(module, name=key)
             self.manager.check_pending()
@@ -191,6 +202,8 @@ class Registry:
             plugin.components.clear()
             if module is not None and self.manager.is_registered(module):
                 self.manager.unregister(module)
+        finally:
+            plugin.seconds = time.perf_counter() - started  # hooks import too: families load their ops there
 
     def _check_hooks(self, module: Any) -> None:
         """A misspelt hook is an error with the nearest real name; pluggy would keep it pending."""
@@ -214,8 +227,9 @@ class Registry:
                 owner = self._names[kind].get(name)
                 if owner is not None or (kind, name) in taken:
                     other = owner.plugin.name if owner else plugin.name
+                    cure = f", or leave one out (--without {other})" if other != plugin.name else ""
                     raise PluginError(
-                        f"{kind} {name!r} is already brought by plugin {other!r}; rename one of them"
+                        f"{kind} {name!r} is already brought by plugin {other!r}; rename one of them{cure}"
                     )
                 taken[kind, name] = plugin.name
         for kind, registered in additions:
@@ -239,9 +253,30 @@ class Registry:
         return Registered(component, plugin)
 
 
+def _unmarked(module: Any) -> Iterator[str]:
+    """Functions that look like hooks and are never called, because @normcore.hookimpl is missing."""
+    known = [name for name in vars(hookspecs) if name.startswith("normcore_")]
+    for name, value in vars(module).items():
+        own = isinstance(value, types.FunctionType) and value.__module__ == getattr(module, "__name__", "")
+        if own and name.startswith("normcore_") and not hasattr(value, f"{hookspecs.PROJECT}_impl"):
+            hint = "" if name in known else nearest(name, known)
+            yield f"function {name!r} is never called: mark it with @normcore.hookimpl{hint}"
+
+
+_left_out: frozenset[str] = frozenset()
+
+
+def leave_out(names: Iterable[str]) -> None:
+    """Make default() a registry without the plugins, or distributions, of these names (--without)."""
+    global _left_out
+    if frozenset(names) != _left_out:
+        _left_out = frozenset(names)
+        default.cache_clear()
+
+
 @cache
 def default() -> Registry:
     """The registry of everything installed, loaded at the first use."""
-    registry = Registry()
+    registry = Registry(_left_out)
     registry.load_entry_points()
     return registry

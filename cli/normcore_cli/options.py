@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +39,15 @@ def device(command: F) -> F:
 
 
 def plugin(command: F) -> F:
+    """--plugin, and --without for the opposite."""
+    command = click.option(
+        "--without",
+        multiple=True,
+        metavar="NAME",
+        expose_value=False,
+        callback=_leave_out,
+        help="Do as if this plugin were not installed (repeatable).",
+    )(command)
     return click.option(
         "--plugin",
         "plugins",
@@ -45,6 +55,15 @@ def plugin(command: F) -> F:
         metavar="FILE",
         help="Load the ops of this Python file too (repeatable).",
     )(command)
+
+
+def _leave_out(ctx: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> None:
+    left_out = ctx.meta.setdefault("normcore.without", set())  # shared with the subcommands of a group
+    left_out.update(names)
+    if left_out or "normcore.registry" in sys.modules:  # else nothing can have been left out before
+        from normcore.registry import leave_out
+
+        leave_out(left_out)
 
 
 def configuration(command: F) -> F:

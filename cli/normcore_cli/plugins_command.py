@@ -1,10 +1,9 @@
-"""`normcore plugins list`: every plugin found, what it brings, and why one was set aside."""
-
-from typing import Any
+"""`normcore plugins`: list what was found; `new` (plugins_new.py) and `doctor` (plugins_doctor.py)."""
 
 import click
 
-from normcore_cli import options
+from normcore_cli import options, plugins_doctor, plugins_new
+from normcore_cli.plugins_doctor import brings, described
 
 
 @click.group("plugins", invoke_without_command=True)
@@ -29,49 +28,24 @@ def list_plugins(outer: tuple[tuple[str, ...], bool], plugins: tuple[str, ...], 
     _list((*outer[0], *plugins), outer[1] or as_json)
 
 
+command.add_command(plugins_new.command)
+command.add_command(plugins_doctor.command)
+
+
 def _list(plugins: tuple[str, ...], as_json: bool) -> None:
     from normcore_cli.table import table
 
     found = options.load_plugins(plugins).plugins
     if as_json:
-        options.print_json([_described(plugin) for plugin in found])
+        options.print_json([described(plugin) for plugin in found])
         return
     rows = []
     for plugin in found:
         origin = f"{plugin.distribution} {plugin.version}".strip() or plugin.origin
-        rows.append((plugin.name, origin, "set aside" if plugin.error else _brings(plugin)))
+        rows.append((plugin.name, origin, "set aside" if plugin.error else brings(plugin)))
     click.echo(table(("plugin", "from", "brings"), rows))
     for plugin in found:
         if plugin.error:
             click.echo(f"\n{plugin.name} ({plugin.origin}) was set aside: {plugin.error}")
             for frame in plugin.trace:
                 click.echo(frame.rstrip())
-
-
-def _brings(plugin: Any) -> str:
-    """ "12 ops, 1 loss"."""
-    kinds: dict[str, int] = {}
-    for kind, _ in plugin.components:
-        kinds[kind] = kinds.get(kind, 0) + 1
-    parts = [
-        f"{n} {kind}" if n == 1 else f"{n} {kind}{'es' if kind.endswith('s') else 's'}"
-        for kind, n in kinds.items()
-    ]
-    return ", ".join(parts) or ", ".join(plugin.hooks) or "nothing"
-
-
-def _described(plugin: Any) -> dict[str, Any]:
-    brings: dict[str, list[str]] = {}
-    for kind, name in plugin.components:
-        brings.setdefault(kind, []).append(name)
-    return {
-        "name": plugin.name,
-        "origin": plugin.origin,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-        "sha256": plugin.digest,
-        "hooks": list(plugin.hooks),
-        "brings": {kind: sorted(names) for kind, names in sorted(brings.items())},
-        "error": plugin.error or None,
-        "trace": [frame.rstrip() for frame in plugin.trace],
-    }
