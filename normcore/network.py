@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from normcore import weights_file
 from normcore.devices import device as devices
 from normcore.errors import DataError, MemoryBudgetError, ParameterError, ShapeError, UsageError
 from normcore.graph.build import build
@@ -324,20 +325,13 @@ class Network:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write parameters and state as safetensors, to a temporary name first and then renamed."""
-        from safetensors.numpy import save
-
-        arrays = {k: np.ascontiguousarray(self.device.to_host(v)) for k, v in self.store.everything().items()}
-        target = pathlib.Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            temporary.write_bytes(save(arrays))
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        weights_file.write(
+            pathlib.Path(path), {k: self.device.to_host(v) for k, v in self.store.everything().items()}
+        )
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Read what `save` wrote. Raises DataError listing every array that is missing, unknown or misshapen."""
-        self.assign(read_weights(path), str(path))
+        self.assign(weights_file.read(path), str(path))
 
     def assign(self, arrays: Mapping[str, Any], origin: str = "given arrays") -> None:
         """Set parameters and state from arrays by path; nothing is changed when anything does not fit."""
@@ -353,18 +347,3 @@ class Network:
             raise DataError(f"{origin}: weights do not fit this network:\n" + "\n".join(faults))
         for name, array in own.items():
             array[...] = self.device.array(arrays[name], str(array.dtype))
-
-
-def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file. Raises DataError when it is missing or damaged."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        return load(pathlib.Path(path).read_bytes())  # type: ignore[no-any-return]
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such weights file") from None
-    except (SafetensorError, OSError, ValueError) as fault:
-        raise DataError(
-            f"{path}: expected a safetensors file, this one is damaged or of another kind ({fault})"
-        ) from None

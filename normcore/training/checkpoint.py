@@ -3,16 +3,16 @@
 The JSON is written last and holds the arrays' digest, so a checkpoint that was cut off is told from a good one.
 """
 
-import hashlib
 import json
-import os
 import pathlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from normcore import weights_file
 from normcore.errors import DataError
 
 KEPT = 2  # newest ones; the best is kept besides
@@ -29,46 +29,47 @@ class Checkpoint:
 
 def write_bytes(target: pathlib.Path, data: bytes) -> None:
     """Write a whole file or none of it."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    def fill(out: BinaryIO) -> None:
+        out.write(data)
+
+    weights_file.write_whole(target, fill)
 
 
 def write(
-    folder: pathlib.Path, name: str, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]
+    folder: pathlib.Path,
+    name: str,
+    arrays: Mapping[str, np.ndarray],
+    numbers: Mapping[str, Any],
+    also: str | None = None,
 ) -> pathlib.Path:
-    """Write folder/NAME.safetensors and folder/NAME.json; returns the former."""
-    from safetensors.numpy import save
-
+    """Write folder/NAME.safetensors and folder/NAME.json; returns the former. also: a second name for the same."""
     folder.mkdir(parents=True, exist_ok=True)
-    data = save({key: np.ascontiguousarray(a) for key, a in arrays.items()})
     target = folder / f"{name}.safetensors"
-    described = {**numbers, "sha256": hashlib.sha256(data).hexdigest()}
     # The old description goes first: a crash in between leaves a pair that is seen to be unfinished.
     target.with_suffix(".json").unlink(missing_ok=True)
-    write_bytes(target, data)
-    write_bytes(target.with_suffix(".json"), json.dumps(described, indent=1).encode())
+    digest = weights_file.write(target, arrays)
+    described = json.dumps({**numbers, "sha256": digest}, indent=1).encode()
+    write_bytes(target.with_suffix(".json"), described)
+    if also is not None:
+        second = folder / f"{also}.safetensors"
+        second.with_suffix(".json").unlink(missing_ok=True)
+        with open(target, "rb") as source:
+            weights_file.write_whole(second, lambda out: shutil.copyfileobj(source, out))
+        write_bytes(second.with_suffix(".json"), described)
     return target
 
 
 def read(path: pathlib.Path) -> Checkpoint:
     """Read a checkpoint. Raises DataError saying it is damaged, and how."""
-    from safetensors.numpy import load
-
     try:
         numbers = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        data = path.read_bytes()
+        digest = weights_file.digest_of(path)
     except (OSError, ValueError) as fault:
         raise DataError(f"checkpoint {path} is damaged: {fault}") from None
-    if not isinstance(numbers, dict) or hashlib.sha256(data).hexdigest() != numbers.get("sha256"):
+    if not isinstance(numbers, dict) or digest != numbers.get("sha256"):
         raise DataError(f"checkpoint {path} is damaged: its content does not match the digest in its .json")
-    return Checkpoint(path, load(data), numbers)
+    return Checkpoint(path, weights_file.read(path), numbers)
 
 
 def newest_good(folder: pathlib.Path, note: Any = None) -> Checkpoint | None:

@@ -31,9 +31,8 @@ def write_checkpoint(trainer: "Trainer", best: bool) -> Any:
         "metrics": trainer.metrics,
     }
     folder = trainer.run.checkpoints
-    path = checkpoints.write(folder, f"epoch-{trainer.epoch:04d}-{trainer.batch:06d}", arrays, numbers)
-    if best:
-        checkpoints.write(folder, "best", arrays, numbers)
+    name = f"epoch-{trainer.epoch:04d}-{trainer.batch:06d}"
+    path = checkpoints.write(folder, name, arrays, numbers, also="best" if best else None)
     checkpoints.prune(folder)
     return path
 

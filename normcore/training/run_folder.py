@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from normcore.errors import DataError, UsageError
+from normcore import weights_file
+from normcore.errors import UsageError
 from normcore.training.checkpoint import write_bytes
 
 
@@ -79,19 +80,11 @@ class RunFolder:
         write_bytes(self.environment_file, json.dumps(described, indent=1).encode())
 
     def write_preprocessing(self, arrays: Mapping[str, np.ndarray]) -> None:
-        from safetensors.numpy import save
-
-        write_bytes(self.preprocessing_file, save({k: np.ascontiguousarray(a) for k, a in arrays.items()}))
+        weights_file.write(self.preprocessing_file, arrays)
 
     def read_preprocessing(self) -> dict[str, np.ndarray]:
         """The arrays that the data were normalized with in training. Raises DataError."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        try:
-            return load(self.preprocessing_file.read_bytes())  # type: ignore[no-any-return]
-        except (OSError, SafetensorError, ValueError) as fault:
-            raise DataError(f"{self.preprocessing_file}: missing or damaged ({fault})") from None
+        return weights_file.read(self.preprocessing_file)
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
         with open(self.metrics_file, "a", encoding="utf-8", newline="\n") as out:
