@@ -155,6 +155,16 @@ class Conv(
             y += bias.reshape(-1, *(1,) * len(found))
         return y
 
+    def in_torch(self, torch, x, *, training, weight, bias=None):
+        functional, found = torch.nn.functional, self._windows(tuple(x.shape[2:]))
+        padding = tuple(w.before for w in found)
+        if any(w.before != w.after for w in found):  # PyTorch pads both sides alike
+            x = functional.pad(x, [side for w in reversed(found) for side in (w.before, w.after)])
+            padding = (0,) * len(found)
+        stride, dilation = tuple(w.stride for w in found), tuple(w.dilation for w in found)
+        conv = getattr(functional, f"conv{len(found)}d")
+        return conv(x, weight, bias, stride, padding, dilation, self.groups)
+
     samples = (
         Sample(
             "3 x 3, same", shape=(2, 5, 7, 6), params={"out_channels": 9, "kernel_size": 3, "padding": "same"}

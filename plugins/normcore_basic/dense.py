@@ -76,6 +76,9 @@ class Dense(Op, name="dense", aliases=("linear",), learnable=("weight", "bias"),
         y = np.einsum("...i,oi->...o", x, weight)
         return y if bias is None else y + bias
 
+    def in_torch(self, torch, x, *, training, weight, bias=None):
+        return torch.nn.functional.linear(x, weight, bias)
+
     samples = (
         Sample("odd sizes leave partial tiles on all sides", shape=(7, 19), params={"out_features": 37}),
         Sample("one output, no bias", shape=(5, 3), params={"out_features": 1, "bias": False}),

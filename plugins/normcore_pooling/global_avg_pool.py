@@ -235,6 +235,9 @@ class GlobalAvgPool(
         axes = tuple(range(2, np.ndim(x)))
         return np.average(np.asarray(x, np.float64), axis=axes, keepdims=self.keepdims)
 
+    def in_torch(self, torch, x, *, training, **arrays):
+        return x.mean(tuple(range(2, x.dim())), self.keepdims)
+
 
 def _flat(shape, format):
     """(P, L) channels first, (N, L, C) channels last."""

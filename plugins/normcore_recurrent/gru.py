@@ -62,5 +62,10 @@ class Gru(
         z = logistic(xz + hz)
         return (1 - z) * np.tanh(xn + logistic(xr + hr) * hn) + z * h, c
 
+    def cell_in_torch(self, torch, ax, ah, h, c, norm):
+        (xr, xz, xn), (hr, hz, hn) = ax.chunk(3, 1), ah.chunk(3, 1)
+        z = (xz + hz).sigmoid()
+        return (1 - z) * (xn + (xr + hr).sigmoid() * hn).tanh() + z * h, c
+
     def torch_module(self, torch):
         return torch.nn.GRU

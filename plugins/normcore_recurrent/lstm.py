@@ -110,5 +110,10 @@ class Lstm(
             return logistic(o) * np.tanh(c), c
         return logistic(o) * np.tanh(norm("c", c)), c
 
+    def cell_in_torch(self, torch, ax, ah, h, c, norm):
+        i, f, g, o = (ax + ah).chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * norm("c", c).tanh(), c
+
     def torch_module(self, torch):
         return torch.nn.LSTM

@@ -13,7 +13,7 @@ import numpy as np
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels import convolution, convolution_cuda
 from normcore.kernels.accumulate import accumulate
-from normcore_recurrent import joining, reference
+from normcore_recurrent import in_torch, joining, reference
 from normcore_recurrent.step_norm import StepNorm
 
 
@@ -337,11 +337,13 @@ class Recurrent(Op):
         return reference.run(self, np.asarray(x, np.float64), lengths, arrays, training)
 
     def in_torch(self, torch, x, lengths=None, *, training, **arrays):
-        """PyTorch's module of the same name, with these parameters."""
-        if self.normalization != "none":
-            raise NotImplementedError(f"no {self.normalization} in {self.name}")
+        """PyTorch's module of the same name, with these parameters; with layer_norm step by step, as users write it."""
         if self.truncate is not None:
             raise NotImplementedError("no truncation")
+        if self.normalization == "layer_norm" and lengths is None:
+            return in_torch.layer_normalized(self, torch, x, arrays)
+        if self.normalization != "none":
+            raise NotImplementedError(f"no {self.normalization} in {self.name}")
         module = self.torch_module(torch)(
             x.shape[2], self.hidden_size, self.num_layers, batch_first=True, bidirectional=self.bidirectional,
             device=x.device, dtype=x.dtype, **self.torch_options(),

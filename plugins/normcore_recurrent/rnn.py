@@ -88,6 +88,10 @@ class Rnn(
         a = ax + ah
         return (np.maximum(a, 0) if self.nonlinearity == "relu" else np.tanh(a)), c
 
+    def cell_in_torch(self, torch, ax, ah, h, c, norm):
+        a = ax + ah
+        return (a.relu() if self.nonlinearity == "relu" else a.tanh()), c
+
     def torch_module(self, torch):
         return torch.nn.RNN
 

@@ -68,27 +68,13 @@ def test_gradient_is_that_of_the_loss(loss, soft):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_like_torch(loss, soft, dtype):
     torch = pytest.importorskip("torch", reason="the extra `peers` brings torch")
-    functional = torch.nn.functional
-    peers = {
-        "cross_entropy": functional.cross_entropy,
-        "hinge": lambda y, t, margin=1.0, squared=False: functional.multi_margin_loss(
-            y, t, p=2 if squared else 1, margin=margin
-        ),
-        "mse": functional.mse_loss,
-        "mae": functional.l1_loss,
-        "huber": functional.huber_loss,
-        "binary_cross_entropy_with_logits": functional.binary_cross_entropy_with_logits,
-    }
-    name, values = next(iter(loss.items()))
-    if soft:
-        values = {k: v for k, v in values.items() if k != "ignore_index"}
     x, targets = inputs(loss, soft)
     x = x.astype(dtype)
     targets = targets.astype(dtype) if targets.dtype.kind == "f" else targets
     tx = torch.tensor(x, requires_grad=True)
-    theirs = peers[name](tx, torch.tensor(targets), **values)
-    theirs.backward()
     net = network(loss, dtype)
+    theirs = net.config.loss.in_torch(torch, tx, torch.tensor(targets))
+    theirs.backward()
     rtol = 1e-12 if dtype == "float64" else 1e-5
     assert net.loss(x, targets) == pytest.approx(theirs.item(), rel=rtol)
     np.testing.assert_allclose(net.backward(input_gradient=True), tx.grad.numpy(), rtol=rtol, atol=rtol / 10)

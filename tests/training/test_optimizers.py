@@ -42,15 +42,8 @@ def test_ten_steps_like_torch(optimizer):
     store = make_store()
     bound = OptimizerBinding(optimizer, store, devices.get("cpu"))
     peers = {k: torch.tensor(v.copy(), requires_grad=True) for k, v in store.parameters.items()}
-    names = {
-        "sgd": torch.optim.SGD,
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
-        "rmsprop": torch.optim.RMSprop,
-        "adagrad": torch.optim.Adagrad,
-    }
-    values = {k: v for k, v in optimizer.hyperparameters().items() if k != "no_decay"}
-    peer = names[optimizer.name](peers.values(), **values)
+    group = {"params": list(peers.values()), "weight_decay": optimizer.weight_decay}
+    peer = optimizer.in_torch(torch, [group])
     rng = np.random.default_rng(1)
     for _ in range(10):
         for name, gradient in store.gradients.items():

@@ -1,10 +1,11 @@
 """What a loss is, and adding up a batch's losses."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from normcore.component import Component
+from normcore.errors import PluginError
 from normcore.kernels import cu, cuda, inline, wide
 from normcore.kernels.warps import block_sum
 from normcore.op import Array, Tensor
@@ -39,6 +40,10 @@ class Loss(Component):
     def workspace(self, output: Tensor) -> dict[str, Array]:
         """Scratch arrays that the kernels take as t.<name>."""
         return {}
+
+    def in_torch(self, torch: Any, y: Any, targets: Any) -> Any:
+        """The same mean in PyTorch (torch: the module), for comparing; a loss that PyTorch lacks leaves this out."""
+        raise PluginError(f"loss {self.name!r} names no counterpart in PyTorch (method in_torch)")
 
 
 @inline

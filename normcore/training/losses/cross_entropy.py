@@ -159,6 +159,10 @@ class CrossEntropy(Loss, name="cross_entropy"):
             "counted": Array((1,), "int64"),
         }
 
+    def in_torch(self, torch: Any, y: Any, targets: Any) -> Any:
+        options = {} if targets.is_floating_point() else {"ignore_index": self.ignore_index}
+        return torch.nn.functional.cross_entropy(y, targets, label_smoothing=self.label_smoothing, **options)
+
     def forward_cpu(self, t: Any) -> None:
         smoothing, results = t.scalar(self.label_smoothing), (t.powers, t.values, t.right, t.total, t.dy)
         if t.soft:

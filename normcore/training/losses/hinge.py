@@ -113,6 +113,10 @@ class Hinge(Loss, name="hinge"):
     def workspace(self, output: Tensor) -> dict[str, Array]:
         return {"right": Array(output.shape[:1], "uint8"), "counted": Array((1,), "int64")}
 
+    def in_torch(self, torch: Any, y: Any, targets: Any) -> Any:
+        power = 2 if self.squared else 1
+        return torch.nn.functional.multi_margin_loss(y, targets, p=power, margin=self.margin)
+
     def forward_cpu(self, t: Any) -> None:
         _hinge[t](
             *(

@@ -137,6 +137,9 @@ class MeanSquaredError(PointwiseLoss, name="mse"):
 
     scalars = (_square, _square_slope)
 
+    def in_torch(self, torch: Any, y: Any, targets: Any) -> Any:
+        return torch.nn.functional.mse_loss(y, targets)
+
 
 @inline
 def _absolute(y, target, c):
@@ -155,6 +158,9 @@ class MeanAbsoluteError(PointwiseLoss, name="mae", aliases=("l1",)):
     """Mean of |y - target| over all elements. Gradient: sign(y - target) / size, 0 where they are equal."""
 
     scalars = (_absolute, _sign)
+
+    def in_torch(self, torch: Any, y: Any, targets: Any) -> Any:
+        return torch.nn.functional.l1_loss(y, targets)
 
 
 @inline
@@ -186,6 +192,9 @@ class Huber(PointwiseLoss, name="huber"):
     def constants(self) -> tuple[float, ...]:
         return (self.delta,)
 
+    def in_torch(self, torch: Any, y: Any, targets: Any) -> Any:
+        return torch.nn.functional.huber_loss(y, targets, delta=self.delta)
+
 
 @inline
 def _logistic(y, target, c):
@@ -208,3 +217,6 @@ class BinaryCrossEntropy(PointwiseLoss, name="binary_cross_entropy_with_logits",
 
     scalars = (_logistic, _logistic_slope)
     counts_correct = True
+
+    def in_torch(self, torch: Any, y: Any, targets: Any) -> Any:
+        return torch.nn.functional.binary_cross_entropy_with_logits(y, targets)

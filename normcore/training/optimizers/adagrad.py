@@ -20,6 +20,7 @@ def _adagrad(p, g, total, decay, lr, c):
 class Adagrad(Optimizer, name="adagrad"):
     """s += g^2; p -= lr / (1 + (step - 1) lr_decay) g / (sqrt(s) + eps). Duchi, Hazan and Singer 2011."""
 
+    torch_name = "Adagrad"
     slots = ("total",)
     rule = _adagrad
     lr: float = 0.01

@@ -30,6 +30,7 @@ class Adam(Optimizer, name="adam"):
     m^ and v^ are m and v freed from their start at zero. weight_decay is added to the gradient.
     """
 
+    torch_name = "Adam"
     slots = ("m", "v")
     rule = _adam
     lr: float = 1e-3
@@ -49,5 +50,6 @@ class Adam(Optimizer, name="adam"):
 class AdamW(Adam, name="adamw"):
     """Adam whose weight decay acts on the parameter itself: p -= lr weight_decay p. Loshchilov and Hutter 2017."""
 
+    torch_name = "AdamW"
     rule = _adamw
     weight_decay: float = field(default=0.01, kw_only=True)

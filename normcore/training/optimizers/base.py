@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from normcore.component import Component
-from normcore.errors import ParameterError
+from normcore.errors import ParameterError, PluginError
 from normcore.kernels import CudaKernel, Kernel, inline
 from normcore.kernels.source import Function, Inline
 
@@ -36,6 +36,7 @@ class Optimizer(Component):
 
     kind: ClassVar[str] = "optimizer"
     slots: ClassVar[tuple[str, ...]] = ()
+    torch_name: ClassVar[str] = ""  # the class of torch.optim with the same parameters
     rule: ClassVar[Inline]
     lr: float = 0.1
     weight_decay: float = field(default=0.0, kw_only=True)
@@ -49,6 +50,13 @@ class Optimizer(Component):
 
     def constants(self, step: int) -> tuple[float, ...]:
         return (0.0,)
+
+    def in_torch(self, torch: Any, groups: Any) -> Any:
+        """The same optimizer in PyTorch (torch: the module) for parameter groups that bring their weight_decay."""
+        if not self.torch_name:
+            raise PluginError(f"optimizer {self.name!r} names no counterpart in PyTorch (torch_name)")
+        values = {k: v for k, v in self.hyperparameters().items() if k not in ("weight_decay", "no_decay")}
+        return getattr(torch.optim, self.torch_name)(groups, **values)
 
     def update_cpu(self, t: Any) -> None:
         forward, _ = kernels(self.name, self.rule, tuple(self.slots))

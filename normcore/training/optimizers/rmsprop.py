@@ -57,6 +57,7 @@ class RmsProp(Optimizer, name="rmsprop"):
     centered: the root of the gradient's variance instead. momentum: the quotients are gathered in a velocity.
     """
 
+    torch_name = "RMSprop"
     lr: float = 0.01
     alpha: float = 0.99
     eps: float = 1e-8

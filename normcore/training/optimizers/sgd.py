@@ -31,6 +31,7 @@ class Sgd(Optimizer, name="sgd"):
     nesterov: p -= lr (g + weight_decay p + momentum v). The first step starts v from the gradient itself.
     """
 
+    torch_name = "SGD"
     momentum: float = 0.0
     nesterov: bool = False
     dampening: float = 0.0

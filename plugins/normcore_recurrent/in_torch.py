@@ -1,0 +1,42 @@
+"""The recurrent ops with layer_norm inside, in PyTorch, which has no module for them: a loop over the steps."""
+
+import itertools
+
+
+def layer_normalized(op, torch, x, arrays):
+    """The output for x (N, T, C), a torch tensor; arrays: the parameters by name."""
+    ends = []
+    for layer in range(op.num_layers):
+        ways = []
+        for way in range(2 if op.bidirectional else 1):
+            suffix = f"l{layer}" + "_reverse" * way
+            own = {k.removesuffix(f"_{suffix}"): v for k, v in arrays.items() if k.endswith(f"_{suffix}")}
+            ways.append(_direction(op, torch, x, own, way))
+        x = torch.cat([states for states, _ in ways], 2)
+        ends = [last for _, last in ways]
+    return x if op.return_sequences else torch.cat(ends, 1)
+
+
+def _direction(op, torch, x, own, backwards):
+    """All states (N, T, H) and the last one, of one layer in one direction."""
+    functional = torch.nn.functional
+
+    def norm(side, values):
+        bounds = next(bounds for name, _, bounds in op.sides if name == side)
+        parts = [
+            functional.layer_norm(values[:, lo:hi], (int(hi - lo),), eps=op.eps)
+            for lo, hi in itertools.pairwise(bounds)
+        ]
+        return own[f"gamma_{side}"] * torch.cat(parts, 1) + own.get(f"beta_{side}", 0.0)
+
+    h = c = x.new_zeros(x.shape[0], op.hidden_size)
+    states = []
+    for step in range(x.shape[1])[:: -1 if backwards else 1]:
+        ax, ah = functional.linear(x[:, step], own["weight_ih"]), functional.linear(h, own["weight_hh"])
+        if op.joint:
+            ax, ah = torch.zeros_like(ah), norm("hh", ax + ah)
+        else:
+            ax, ah = norm("ih", ax), norm("hh", ah)
+        h, c = op.cell_in_torch(torch, ax + own["bias_ih"], ah + own["bias_hh"], h, c, norm)
+        states.append(h)
+    return torch.stack(states[:: -1 if backwards else 1], 1), h
