@@ -31,6 +31,7 @@ COMMANDS = {
     "ops": "List the ops, or show one with its formula and source.",
     "plugins": "List the plugins and what they bring.",
     "check": "Run the conformance suite on an op, a plugin file or a package.",
+    "time": "Time a network's training step, layer by layer.",
     "bench": "Time ops: beside this machine's limits, on CPU and GPU, against PyTorch.",
     "schema": "Print the JSON Schema of network files, for editors.",
     "warm": "Compile every kernel that training a network needs.",

@@ -75,29 +75,36 @@ def interleave(
         best = _warm_up(call, clocks.get(name, _wall))
         repeats[name] = max(1, min(2000, int(LEAST_SECONDS / max(best, 1e-7))))
     names = list(candidates)
-    quiet: dict[str, list[float]] = {name: [] for name in names}
-    noisy: dict[str, list[float]] = {name: [] for name in names}
+
+    def measure(number: int) -> dict[str, float]:
+        order = names if number % 2 == 0 else names[::-1]
+        return {name: _time(candidates[name], repeats[name], clocks.get(name, _wall)) for name in order}
+
+    return gather(measure, rounds, seconds)
+
+
+def gather(measure: Callable[[int], Mapping[str, float]], rounds: int = 15, seconds: float = 3.0) -> Timing:
+    """Rounds of measure(number) -> seconds by name, until `rounds` quiet ones or about twice `seconds` have passed."""
+    quiet: dict[str, list[float]] = {}
+    noisy: dict[str, list[float]] = {}
+    good = number = 0
     started = time.perf_counter()
-    number = 0
     while True:
         busy, own, wall = _busy(), _own(), time.perf_counter()
-        measured = {
-            name: _time(candidates[name], repeats[name], clocks.get(name, _wall))
-            for name in (names if number % 2 == 0 else names[::-1])
-        }
+        measured = measure(number)
         others = (_busy() - busy) - (_own() - own)
-        kept = quiet if others <= QUIET_SHARE * (time.perf_counter() - wall) + 0.02 else noisy
+        is_quiet = others <= QUIET_SHARE * (time.perf_counter() - wall) + 0.02
         for name, value in measured.items():
-            kept[name].append(value)
+            (quiet if is_quiet else noisy).setdefault(name, []).append(value)
+        good += is_quiet
         number += 1
         elapsed = time.perf_counter() - started
-        enough = len(quiet[names[0]])
-        if enough >= rounds or (elapsed > seconds and enough >= LEAST_ROUNDS) or elapsed > 2 * seconds:
+        if good >= rounds or (elapsed > seconds and good >= LEAST_ROUNDS) or elapsed > 2 * seconds:
             break
-    if len(quiet[names[0]]) < LEAST_ROUNDS:  # a busy machine: everything counts, and the spread tells
-        quiet = {name: quiet[name] + noisy[name] for name in names}
-        return Timing({name: tuple(v) for name, v in quiet.items()}, 0)
-    return Timing({name: tuple(v) for name, v in quiet.items()}, len(noisy[names[0]]))
+    if good < LEAST_ROUNDS:  # a busy machine: everything counts, and the spread tells
+        every = {name: tuple(quiet.get(name, []) + noisy.get(name, [])) for name in measured}
+        return Timing(every, 0)
+    return Timing({name: tuple(values) for name, values in quiet.items()}, number - good)
 
 
 def _warm_up(call: Callable[[], object], clock: Clock) -> float:
