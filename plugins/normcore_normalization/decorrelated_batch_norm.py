@@ -36,6 +36,7 @@ from normcore_normalization.whitening_matrices import (
     finish_cuda,
     first_cuda,
     gradient_matrices,
+    inverse_root,
     product_cuda,
     root_cuda,
     root_matrix,
@@ -47,6 +48,7 @@ from normcore_normalization.whitening_tiles import (
     apply,
     center_cuda,
     channel_sums_cuda,
+    flat_view,
     input_gradient,
     means,
     products,
@@ -169,7 +171,7 @@ class DecorrelatedBatchNorm(
     # -- CPU -----------------------------------------------------------------------------------------------
 
     def forward_cpu(self, t):
-        shape, constants = _flat(t)
+        shape, constants = flat_view(t)
         x, y = t.x.reshape(shape), t.y.reshape(shape)
         t.offset[...] = 0.0
         if t.training:
@@ -185,7 +187,7 @@ class DecorrelatedBatchNorm(
             apply.with_constants(**constants)[t](x, t.mean, t.root, *self._parameters(t), t.z, y)
 
     def backward_cpu(self, t):
-        shape, constants = _flat(t)
+        shape, constants = flat_view(t)
         x, dy = t.x.reshape(shape), t.dy.reshape(shape)
         zero = t.first.reshape(-1)[: t.mean.size]
         zero[...] = 0.0
@@ -212,7 +214,7 @@ class DecorrelatedBatchNorm(
     # -- CUDA ----------------------------------------------------------------------------------------------
 
     def forward_cuda(self, t):
-        shape, constants = _flat(t)
+        shape, constants = flat_view(t)
         x, y = t.x.reshape(shape), t.y.reshape(shape)
         channels, matrices = t.mean.size, t.first.shape[:2]
         count = x.size // channels
@@ -236,7 +238,7 @@ class DecorrelatedBatchNorm(
             store_cuda.with_constants(**constants)[t, x.size](out, y, *self._parameters(t))
 
     def backward_cuda(self, t):
-        shape, constants = _flat(t)
+        shape, constants = flat_view(t)
         x, dy = t.x.reshape(shape), t.dy.reshape(shape)
         channels, matrices = t.mean.size, t.first.shape[:2]
         count = x.size // channels
@@ -284,21 +286,8 @@ class DecorrelatedBatchNorm(
             if not np.isfinite(covariance).all():
                 out[k] = np.nan
                 continue
-            root, inverse = covariance + self.eps * np.eye(len(covariance)), np.eye(len(covariance))
-            for _step in range(60):
-                root, inverse = (root + np.linalg.inv(inverse)) / 2, (inverse + np.linalg.inv(root)) / 2
-            out[k] = inverse @ (rows[k] - mean)
+            out[k] = inverse_root(covariance + self.eps * np.eye(len(covariance))) @ (rows[k] - mean)
         shape = (x.shape[1], x.shape[0], *x.shape[2:])
         y = np.moveaxis(out.reshape(shape), 0, 1)
         per_channel = (1, -1, *(1,) * (len(x.shape) - 2))
         return y if gamma is None else np.reshape(gamma, per_channel) * y + np.reshape(beta, per_channel)
-
-
-def _flat(t):
-    """x's shape for the kernels and their constant: (N, C, L), or with LAST (A, L, C)."""
-    shape = t.x.shape
-    if len(shape) == 2:
-        return (1, *shape), {"LAST": True}
-    if t.format == "channels_last":
-        return (shape[0], math.prod(shape[1:-1]), shape[-1]), {"LAST": True}
-    return (*shape[:2], math.prod(shape[2:])), {"LAST": False}

@@ -5,7 +5,7 @@ then `size` copies of the sum, shifted by B each.
 """
 
 from normcore.kernels import cpu, inline, prange, real, wide
-from normcore_normalization.local_response_rows import (
+from normcore_normalization.local_response_lines import (
     fill,
     input_gradient,
     powers,

@@ -19,12 +19,11 @@ import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.testing.samples import ErrorSample, Sample
+from normcore_normalization.lp_cuda import backward_cuda, forward_cuda
 from normcore_normalization.lp_kernels import (
     STRIP,
-    backward_cuda,
     backward_rows,
     backward_strips,
-    forward_cuda,
     forward_rows,
     forward_strips,
 )

@@ -5,6 +5,8 @@ With U and lambda from the covariance, s = sqrt(lambda + eps) and D = U diag(1 /
 
 import math
 
+import numpy as np
+
 from normcore.kernels import cpu, cu, cuda, inline, prange, wide
 
 
@@ -154,3 +156,11 @@ def finish_cuda(first, vectors, root, gamma, sums, through, along, offset, share
     d = root.shape[1]
     for r in range(cu.grid(1), root.shape[0] * d, cu.gridsize(1)):
         finish_row(first, vectors, root, gamma, sums, through, along, offset, r // d, r % d, share)
+
+
+def inverse_root(matrix):
+    """matrix^(-1/2) by Denman and Beavers' iteration: no eigenvalues, so a check on what takes them."""
+    root, inverse = matrix, np.eye(len(matrix))
+    for _step in range(60):
+        root, inverse = (root + np.linalg.inv(inverse)) / 2, (inverse + np.linalg.inv(root)) / 2
+    return inverse

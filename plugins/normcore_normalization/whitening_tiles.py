@@ -4,6 +4,8 @@ On the CPU a tile of positions is centered in float64, channel by channel, in th
 On CUDA the centered data are (C, A * L) float64 in memory and the products are the device's library's.
 """
 
+import math
+
 import numpy as np
 
 from normcore.kernels import cpu, cu, cuda, inline, prange, real, wide
@@ -265,3 +267,13 @@ def store_sum_cuda(a, b, offset, dx):
         else:
             n = q // dx.shape[2]
             dx[n, c, q - n * dx.shape[2]] = v
+
+
+def flat_view(t):
+    """x's shape for the kernels and their constant: (N, C, L), or with LAST (A, L, C)."""
+    shape = t.x.shape
+    if len(shape) == 2:
+        return (1, *shape), {"LAST": True}
+    if t.format == "channels_last":
+        return (shape[0], math.prod(shape[1:-1]), shape[-1]), {"LAST": True}
+    return (*shape[:2], math.prod(shape[2:])), {"LAST": False}

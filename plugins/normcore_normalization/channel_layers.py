@@ -1,0 +1,167 @@
+"""How batch_norm's and batch_renorm's kernels are called, on each device and in each memory format."""
+
+import numpy as np
+
+from normcore import Op, ShapeError
+from normcore_normalization.channel_columns import backward_columns, forward_columns
+from normcore_normalization.channel_cuda import (
+    count_cuda,
+    finish_cuda,
+    input_gradient_cuda,
+    normalize_cuda,
+    parameter_gradients_cuda,
+    planes_gradient_sums_cuda,
+    planes_sums_cuda,
+    rows_gradient_sums_cuda,
+    rows_sums_cuda,
+    running_cuda,
+)
+from normcore_normalization.channel_lines import (
+    backward_lines,
+    forward_lines,
+    infer_lines,
+)
+from normcore_normalization.channel_planes import (
+    backward_planes,
+    forward_planes,
+    infer_planes,
+)
+from normcore_normalization.channel_scalars import THREADS
+from normcore_normalization.channel_shapes import (
+    as_channels,
+    as_lines,
+    by_columns,
+    task_columns,
+)
+
+
+class ChannelNormalization(Op):
+    """Base of the norms over the batch and space, one channel at a time."""
+
+    def forward_cpu(self, t):
+        x, y, rows = as_channels(t.x, t.y, t.format)
+        none = t.shift[:0]
+        gamma, beta = (t.gamma, t.beta) if self.affine else (none, none)
+        saved = (t.shift, t.rest, t.scale)
+        kept = (*saved, self._change(t))
+        if self._uses_batch(t):
+            self._check_count(t.x, t.shift.size)
+            running = (t.running_mean, t.running_var) if self._moves(t) else (none, none)
+            momentum = self._momentum(t)
+            scratch = (t.line, t.partial, t.sums)
+            if rows and by_columns(x):
+                extent = (task_columns(x), self.eps, momentum)
+                self.kernel(forward_columns)[t](x, y, gamma, beta, *running, *kept, *scratch, *extent, t.e)
+            elif rows:
+                lines = (*as_lines(t.x, t.line), *as_lines(t.y, t.line))
+                self.kernel(forward_lines)[t](
+                    *lines, gamma, beta, *running, *kept, *scratch, self.eps, momentum, t.e
+                )
+            else:
+                self.kernel(forward_planes)[t](x, y, gamma, beta, *running, *kept, self.eps, momentum, t.e)
+        elif rows:
+            lines = (*as_lines(t.x, t.line), *as_lines(t.y, t.line))
+            running, chunks = (t.running_mean, t.running_var), t.sums.shape[0]
+            infer_lines[t](*lines, gamma, beta, *running, *saved, t.line, chunks, self.eps, t.e)
+        else:
+            infer_planes[t](x, y, gamma, beta, t.running_mean, t.running_var, *saved, self.eps, t.e)
+
+    def backward_cpu(self, t):
+        wanted = t.dx is not None
+        x, dy, rows = as_channels(t.x, t.dy, t.format)
+        dx = t.dx.reshape(x.shape) if wanted else dy
+        none = t.shift[:0]
+        parameters = (t.gamma, t.beta, t.dgamma, t.dbeta) if self.affine else (none,) * 4
+        share = 1.0 / max(1, t.x.size // t.shift.size) if self._uses_batch(t) else 0.0
+        saved = (t.shift, t.rest, t.scale, self._change(t))
+        scratch = (t.line, t.partial, t.sums)
+        if rows and by_columns(x):
+            backward_columns[t](x, dy, dx, *parameters, *saved, *scratch, task_columns(x), share, wanted, t.e)
+        elif rows:
+            lines = [part for array in (x, dy, dx) for part in as_lines(array, t.line)]
+            backward_lines[t](*lines, *parameters, *saved, *scratch, share, wanted, t.e)
+        else:
+            backward_planes[t](x, dy, dx, *parameters, *saved, share, wanted, t.e)
+
+    def forward_cuda(self, t):
+        x, y, rows = as_channels(t.x, t.y, t.format)
+        inner = 1 if rows else x.shape[2]
+        none = t.shift[:0]
+        gamma, beta = (t.gamma, t.beta) if self.affine else (none, none)
+        saved = (t.shift, t.rest, t.scale)
+        kept = (*saved, self._change(t))
+        eps = np.float64(self.eps)
+        channels = t.shift.size
+        if self._uses_batch(t):
+            self._check_count(t.x, channels)
+            chunks = t.sums.shape[0]
+            if rows:
+                rows_sums_cuda[t, (chunks * -(-channels // 32), THREADS)](x, t.shift, t.sums)
+            else:
+                planes_sums_cuda[t, (chunks * channels, THREADS)](x, t.shift, t.sums)
+            running, counter = (none, none), t.sums.reshape(-1)
+            momentum = np.float64(1.0 / t.calibrating if t.calibrating else self.momentum or 0.0)
+            if self._moves(t):
+                running = (t.running_mean, t.running_var)
+                if self.momentum is None and not t.calibrating:
+                    counter, momentum = t.num_batches, np.float64(-1.0)
+                    count_cuda[t, 1](counter)
+            flat = x.reshape(-1)
+            self.kernel(finish_cuda)[t, (channels, THREADS)](
+                flat, inner, t.sums, *running, counter, *kept, eps, momentum
+            )
+        else:
+            running_cuda[t, channels](t.running_mean, t.running_var, *saved, eps)
+        if x.size:
+            normalize_cuda[t, x.size](x.reshape(-1), y.reshape(-1), inner, gamma, beta, *kept, t.e)
+
+    def backward_cuda(self, t):
+        x, dy, rows = as_channels(t.x, t.dy, t.format)
+        inner = 1 if rows else x.shape[2]
+        none = t.shift[:0]
+        gamma, beta, dgamma, dbeta = (t.gamma, t.beta, t.dgamma, t.dbeta) if self.affine else (none,) * 4
+        saved = (t.shift, t.rest, t.scale, self._change(t))
+        channels, chunks = t.shift.size, t.sums.shape[0]
+        if rows:
+            extent = (chunks * -(-channels // 32), THREADS)
+            rows_gradient_sums_cuda[t, extent](x, dy, gamma, beta, *saved, t.sums, t.e)
+        else:
+            planes_gradient_sums_cuda[t, (chunks * channels, THREADS)](
+                x, dy, gamma, beta, *saved, t.sums, t.e
+            )
+        share = np.float64(1.0 / max(1, x.size // channels) if self._uses_batch(t) else 0.0)
+        parameter_gradients_cuda[t, channels](t.sums, dgamma, dbeta, self._change(t), t.a, t.b, share)
+        if t.dx is not None and x.size:
+            flat = (x.reshape(-1), dy.reshape(-1), t.dx.reshape(-1))
+            input_gradient_cuda[t, x.size](*flat, inner, gamma, beta, *saved, t.a, t.b, t.e)
+
+    def kernel(self, kernel):
+        """The kernel with this op's constants."""
+        return kernel
+
+    def _change(self, t):
+        """What batch_renorm changes a batch by, r and d; nothing here."""
+        return t.shift[:0]
+
+    def _uses_batch(self, t):
+        return t.training or not self.track_running_stats
+
+    def _moves(self, t):
+        return t.training and self.track_running_stats
+
+    def _momentum(self, t):
+        """The weight of this batch; counts it when all batches weigh the same."""
+        if t.calibrating:  # a pass for population statistics: all batches weigh the same
+            return 1.0 / t.calibrating
+        if self.momentum is not None or not self._moves(t):
+            return self.momentum or 0.0
+        t.num_batches[0] += 1
+        return 1.0 / t.num_batches[0]
+
+    def _check_count(self, x, channels):
+        if x.size <= channels:
+            raise ShapeError(
+                "batch_norm: training needs more than one value per channel (the variance of one is 0); "
+                f"got an input of {x.size} values in {channels} channels; use a larger batch (data.drop_last "
+                "leaves out a last batch of one), or layer_norm, which does not look at the batch"
+            )
