@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from normcore import random, storage
+from normcore.devices import by_copying
 from normcore.devices.device import Device
-from normcore.errors import DeviceError
 from normcore.kernels import variant
 from normcore.layout import physical_shape
 from normcore.op import Op, Plan, Shape, Tensor, Tensors
@@ -56,11 +56,13 @@ class Binding:
         self.outputs: dict[str, Tensor] = self.plan.outputs(dtype)
         self.variadic = bool(op.inputs) and op.inputs[0].startswith("*")
         self.input_names = input_names(op, len(inputs))
-        if device.name == "cuda" and not (type(op).has_cuda() or op.is_view):
-            raise DeviceError(f"{path}: op {op.name!r} has no CUDA kernels; use --device cpu")
         # The op's own methods; a view has none, and an op without a gradient has no backward.
         self.run_forward: Callable[[Tensors], None] = getattr(op, f"forward_{device.name}", _nothing)
         self.run_backward: Callable[[Tensors], None] = getattr(op, f"backward_{device.name}", _nothing)
+        if device.name == "cuda" and by_copying.needed(op):
+            stand_in = by_copying.ByCopying(op, self.plan, self.input_names, tuple(self.outputs), device)
+            self.run_forward = stand_in.forward
+            self.run_backward = stand_in.backward if hasattr(op, "backward_cpu") else _nothing
         t = self.t = Tensors()
         arithmetic = storage.computed(dtype)
         real = np.dtype(arithmetic).type

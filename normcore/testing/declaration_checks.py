@@ -82,9 +82,11 @@ def cuda(cls: type[Op], device: str) -> str:
     if cls.is_view:
         return "a view needs none"
     if not cls.has_cuda():
-        raise Skipped("no CUDA kernels: on a GPU the op cannot run")
+        raise Skipped("no CUDA kernels: on a GPU the op runs on the CPU, by copying, with a warning")
     if cls.differentiable and not hasattr(cls, "backward_cuda"):
-        raise Failed("forward_cuda without backward_cuda")
+        raise Failed(
+            "forward_cuda without backward_cuda: until both are there, the op runs on the CPU, by copying"
+        )
     return ""
 
 
