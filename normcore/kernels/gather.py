@@ -35,7 +35,11 @@ def _integers(array_type: Any) -> Any:
     return ir.IntType(array_type.dtype.bitwidth)
 
 
-UNROLLED = (1, 2, 4, 8, 9)  # numbers of terms that get code of their own, without a loop over them
+UNROLLED = (
+    1,
+    4,
+    9,
+)  # numbers of terms with code of their own, without a loop over them; each costs compile time
 
 
 def _call(builder: Any, name: str, arguments: list[Any], count: int, widest: int, body: Any) -> None:

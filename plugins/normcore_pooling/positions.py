@@ -21,45 +21,55 @@ CHANNELS = 32  # of a block at least: a few vectors
 # What a kernel does with the terms of a target; OPERATION is a constant of each compiled kernel.
 LARGEST, SMALLEST, MATCH, AVERAGE, SPREAD = range(5)
 OPERATION = LARGEST
-NO_FACTORS = (np.ones(1),) * 3
+NO_FACTORS = np.ones(1)
 NO_ARG = np.zeros(1, np.uint8)
 
 
+# tables holds all links and the runs one after the other, because each array more costs compile time: links of
+# dimension k start at at[3 * k] (first), at[3 * k + 1] (sources) and at[3 * k + 2] (taps). own (4, terms) is a
+# task's scratch: where rows of sources start, their taps, where terms start, their taps.
+
+
 @inline(typed=True)
-def row_terms(d, h, height, width, links_d, links_h, bases, row_taps):
-    """The rows of sources of row (d, h) of targets: how many, where they start, and their taps."""
+def row_terms(d, h, height, width, tables, at, own):
+    """The rows of sources of row (d, h) of targets: how many; own[0], own[1]."""
     count = 0
-    for i in range(links_d[0][d], links_d[0][d + 1]):
-        for j in range(links_h[0][h], links_h[0][h + 1]):
-            bases[count] = (links_d[1][i] * height + links_h[1][j]) * width
-            row_taps[count] = links_d[2][i] + links_h[2][j]
+    for i in range(tables[at[0] + d], tables[at[0] + d + 1]):
+        for j in range(tables[at[3] + h], tables[at[3] + h + 1]):
+            own[0, count] = (tables[at[1] + i] * height + tables[at[4] + j]) * width
+            own[1, count] = tables[at[2] + i] + tables[at[5] + j]
             count += 1
     return count
 
 
 @inline(typed=True)
-def position_terms(w, rows, origin, channels, links_w, bases, row_taps, places, taps):
-    """The terms of target w in its row: how many; their first channels in places, their taps in taps."""
+def position_terms(w, rows, origin, channels, tables, at, own):
+    """The terms of target w in its row: how many; own[2], own[3]."""
     count = 0
-    low, high = links_w[0][w], links_w[0][w + 1]
+    low, high = tables[at[6] + w], tables[at[6] + w + 1]
     for r in range(rows):
         for k in range(low, high):
-            places[count] = origin + (bases[r] + links_w[1][k]) * channels
-            taps[count] = row_taps[r] + links_w[2][k]
+            own[2, count] = origin + (own[0, r] + tables[at[7] + k]) * channels
+            own[3, count] = own[1, r] + tables[at[8] + k]
             count += 1
     return count
 
 
 @inline(typed=True)
-def term_weights(d, h, w, links_d, links_h, links_w, factors, weights):
-    """The product of the factors of each source of this target, in the order of its terms."""
+def factor_of(d, h, w, size, factors):
+    """factors: of the three dimensions, one after the other."""
+    return wide(factors[d]) * wide(factors[size[0] + h]) * wide(factors[size[0] + size[1] + w])
+
+
+@inline(typed=True)
+def term_weights(d, h, w, source, tables, at, factors, weights):
+    """The factor of each source of this target, in the order of its terms."""
     count = 0
-    for i in range(links_d[0][d], links_d[0][d + 1]):
-        for j in range(links_h[0][h], links_h[0][h + 1]):
-            for k in range(links_w[0][w], links_w[0][w + 1]):
-                factor = wide(factors[0][links_d[1][i]]) * wide(factors[1][links_h[1][j]])
-                factor *= wide(factors[2][links_w[1][k]])
-                weights[count] = real(factor)
+    for i in range(tables[at[0] + d], tables[at[0] + d + 1]):
+        for j in range(tables[at[3] + h], tables[at[3] + h + 1]):
+            for k in range(tables[at[6] + w], tables[at[6] + w + 1]):
+                from_d, from_h, from_w = tables[at[1] + i], tables[at[4] + j], tables[at[7] + k]
+                weights[count] = real(factor_of(from_d, from_h, from_w, source, factors))
                 count += 1
 
 
@@ -79,55 +89,41 @@ def reduce_terms(x, y, arg, at, places, taps, weights, terms, channels, run, y_s
 
 @cpu
 def reduce_positions(
-    x,
-    y,
-    arg,
-    factors,
-    batch,
-    channels,
-    source,
-    target,
-    blocks,
-    runs,
-    scratch,
-    weights,
-    links_d,
-    links_h,
-    links_w,
-):
+    x, y, arg, factors, channels, source, target, units, blocks, tables, at, runs, scratch, weights
+):  # fmt: skip
     """Every target of y from its terms in x, all arrays flat.
 
     LARGEST, SMALLEST: arg gets the tap. MATCH: the sum of the sources whose arg is the target's tap. AVERAGE: the
-    sum divided by factors[0][d] * factors[1][h] * factors[2][w]. SPREAD: each source times such a product, of its
-    own place. runs (count, 4): positions of a row that are alike, see links.py. scratch (tasks, 4, terms), weights
-    (tasks, terms).
+    sum divided by the product of the target's factors along the dimensions. SPREAD: each source times such a
+    product, of its own place. A unit is a row of targets, or one of its `blocks` of channels. runs: how many runs
+    of positions that are alike a row has, see links.py; from at[9] on there are four numbers for each. scratch
+    (tasks, 4, terms), weights (tasks, terms).
     """
-    units = batch * target[0] * target[1] * blocks
     tasks = scratch.shape[0]
     share = (units + tasks - 1) // tasks
     block = (channels + blocks - 1) // blocks
     for task in prange(tasks):
-        bases, row_taps = scratch[task, 0], scratch[task, 1]
-        places, taps, weight = scratch[task, 2], scratch[task, 3], weights[task]
+        own, weight = scratch[task], weights[task]
+        places, taps = own[2], own[3]
         for unit in range(task * share, min(units, task * share + share)):
             row = unit // blocks
             c = (unit - row * blocks) * block
             h = row % target[1]
             d = row // target[1] % target[0]
             n = row // target[1] // target[0]
-            rows = row_terms(d, h, source[1], source[2], links_d, links_h, bases, row_taps)
+            rows = row_terms(d, h, source[1], source[2], tables, at, own)
             origin = n * source[0] * source[1] * source[2] * channels + c
-            for k in range(runs.shape[0]):
-                w = runs[k, 0]
-                terms = position_terms(w, rows, origin, channels, links_w, bases, row_taps, places, taps)
+            for k in range(at[9], at[9] + 4 * runs, 4):
+                w = tables[k]
+                terms = position_terms(w, rows, origin, channels, tables, at, own)
                 if OPERATION == AVERAGE:
-                    weight[0] = real(wide(factors[0][d]) * wide(factors[1][h]) * wide(factors[2][w]))
+                    weight[0] = real(factor_of(d, h, w, target, factors))
                 elif OPERATION == SPREAD:
-                    term_weights(d, h, w, links_d, links_h, links_w, factors, weight)
-                at = (row * target[2] + w) * channels + c
-                length, y_step, x_step = runs[k, 1], runs[k, 2] * channels, runs[k, 3] * channels
+                    term_weights(d, h, w, source, tables, at, factors, weight)
+                to = (row * target[2] + w) * channels + c
+                length, y_step, x_step = tables[k + 1], tables[k + 2] * channels, tables[k + 3] * channels
                 count = min(block, channels - c)
-                reduce_terms(x, y, arg, at, places, taps, weight, terms, count, length, y_step, x_step)
+                reduce_terms(x, y, arg, to, places, taps, weight, terms, count, length, y_step, x_step)
 
 
 # -- what a layer binds ------------------------------------------------------------------------------------
@@ -143,14 +139,28 @@ def scratch_arrays(both):
 def arguments(both, batch, channels, way, terms, weights, factors=None):
     """What reduce_positions takes after `factors` for this way, "forward" or "backward"; the last two are workspace."""
     links = tuple(getattr(b, way) for b in both)
-    tables = tuple((one.first, one.sources, one.taps) for one in links)
     inputs, outputs = tuple(b.size for b in both), tuple(b.out for b in both)
     source, target = (inputs, outputs) if way == "forward" else (outputs, inputs)
     most = max(1, math.prod(one.most for one in links))
-    rows = max(1, batch * target[0] * target[1])
-    blocks = 1 if rows >= ROWS else max(1, min(channels // CHANNELS, -(-ROWS // rows)))
+    rows = batch * target[0] * target[1]
+    blocks = 1 if rows >= ROWS else max(1, min(channels // CHANNELS, -(-ROWS // max(1, rows))))
     tasks = max(1, min(TASKS, rows * blocks, weights.size // most))
-    scratch = terms[: tasks * 4 * most].reshape(tasks, 4, most)
     alike = runs(both[2], way, None if factors is None else factors[2])
-    weights = weights[: tasks * most].reshape(tasks, most)
-    return batch, channels, source, target, blocks, alike, scratch, weights, *tables
+    parts = [table for one in links for table in (one.first, one.sources, one.taps)] + [alike.reshape(-1)]
+    at = tuple(int(n) for n in np.cumsum([0] + [part.size for part in parts[:-1]]))
+    scratch, weights = (
+        terms[: tasks * 4 * most].reshape(tasks, 4, most),
+        weights[: tasks * most].reshape(tasks, most),
+    )
+    return (
+        channels,
+        source,
+        target,
+        rows * blocks,
+        blocks,
+        np.concatenate(parts),
+        at,
+        len(alike),
+        scratch,
+        weights,
+    )

@@ -94,14 +94,15 @@ class Reduction:
     def __init__(self, geometry, t, shape):
         """shape: of the layer's input, physical."""
         self.geometry = geometry
-        self.counts = geometry.counts()
-        self.shares = tuple(1 / c for c in self.counts)
+        counts = geometry.counts()
+        shares = tuple(1 / c for c in counts)
+        self.divisors, self.factors = np.concatenate(counts), np.concatenate(shares)
         outer, inner = shape[0], shape[-1]
         self.x, self.y = (outer, *geometry.size, inner), (outer, *geometry.out, inner)
         if t.device.name == "cpu":
             both, sizes = geometry.both, (outer, inner)
-            self.forward = arguments(both, *sizes, "forward", t.terms, t.weights, self.counts)
-            self.backward = arguments(both, *sizes, "backward", t.terms, t.weights, self.shares)
+            self.forward = arguments(both, *sizes, "forward", t.terms, t.weights, counts)
+            self.backward = arguments(both, *sizes, "backward", t.terms, t.weights, shares)
 
     @classmethod
     def of(cls, t, shape, make):
@@ -113,11 +114,11 @@ class Reduction:
 
     def average(self, t, x, y):
         """y: sums of x over the windows, divided."""
-        self._forward(t, AVERAGE, x, y, NO_ARG, self.counts)
+        self._forward(t, AVERAGE, x, y, NO_ARG, self.divisors)
 
     def spread(self, t, dy, dx):
         """The gradient of average."""
-        self._backward(t, SPREAD, dy, dx, NO_ARG, self.shares)
+        self._backward(t, SPREAD, dy, dx, NO_ARG, self.factors)
 
     def largest(self, t, x, y, arg):
         self._forward(t, LARGEST, x, y, arg, NO_FACTORS)
