@@ -55,7 +55,7 @@ class Identity(Initializer, name="identity"):
     """The identity matrix along the last two axes (a covariance before any data)."""
 
     def fill(self, shape: tuple[int, ...], fan: tuple[int, int], key: int) -> np.ndarray:
-        return np.broadcast_to(np.eye(*shape[-2:]), shape).copy()
+        return np.broadcast_to(np.eye(shape[-2], shape[-1]), shape).copy()
 
 
 class Normal(Initializer, name="normal"):
