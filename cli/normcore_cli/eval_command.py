@@ -46,18 +46,19 @@ def command(
     from normcore_cli import run_data
     from normcore_cli.trained import open_run
 
-    data = run_data.read(RunFolder.open(run))
-    folder, net, checkpoint = open_run(run, overrides, plugins, allow_plugins, device, data.input)
+    opened = RunFolder.open(run)
+    # Runs of a Python program have none; then the data say what the network takes.
+    data = run_data.read(opened) if (opened.path / run_data.FILE).exists() else None
+    shape = data.input if data is not None else None
+    folder, net, checkpoint = open_run(run, overrides, plugins, allow_plugins, device, shape)
     loader = net.loader(folder.read_preprocessing())
     loss = net.config.loss
+    classes = check_samples(net, loss, loader, cut=ten_crop)
     made: list[Any] = []
     if ten_crop:
-        made = ten_crops.views(loader.transforms, loader.dataset.shape, net.sample_shape)
-        classes = evaluation.classes_of(net, loss)
         if classes is None:
             raise UsageError(f"--ten-crop averages class probabilities; the loss {loss.name} has no classes")
-    else:
-        classes = check_samples(net, loss, loader)
+        made = ten_crops.views(loader.transforms, loader.dataset.shape, net.sample_shape)
     found: dict[str, Any] = {
         "run": str(folder.path),
         "checkpoint": str(checkpoint.path),
@@ -65,7 +66,7 @@ def command(
         "views": len(made) or 1,
         "samples": loader.size("test"),
     }
-    names = loader.dataset.class_names or data.class_names
+    names = loader.dataset.class_names or (data.class_names if data is not None else None)
     lines = []
     scores = None
     for part in ("validation", "test"):

@@ -23,11 +23,14 @@ def check(net: Network, loss: Any, loader: Any) -> bool:
     return bool(mixes)
 
 
-def check_samples(net: Network, loss: Any, loader: Any) -> int | None:
-    """Raises DataError for samples or classes that the network does not take; returns its number of classes."""
+def check_samples(net: Network, loss: Any, loader: Any, cut: bool = False) -> int | None:
+    """Raises DataError for samples or classes that the network does not take; returns its number of classes.
+
+    cut: images will be cut to the network's size, so that only their channels count.
+    """
     dataset = loader.dataset
     have, wanted = tuple(loader.shape), tuple(net.sample_shape)
-    if have != wanted:
+    if have[:1] != wanted[:1] if cut else have != wanted:
         raise DataError(
             f"{dataset.name}: samples have shape {have}, the network takes {wanted}{_advice(have, wanted)}"
         )
@@ -46,8 +49,8 @@ def _advice(have: tuple[int, ...], wanted: tuple[int, ...]) -> str:
         return "; change input: in the network's file, or give other data"
     if have[0] != wanted[0] and len(have) == 3:
         return (
-            f": {wanted[0]} channels, not {have[0]}; give data of {wanted[0]} (images: data.channels), or change "
-            "input: in the network's file"
+            f"; for images of a folder set data.channels: {wanted[0]}, or change the network's file to "
+            f"input: {list(have)}"
         )
     if len(have) == 3:
         return "; bring the images to that size (data.size, or a crop in data.augment)"

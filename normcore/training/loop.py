@@ -5,7 +5,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from normcore.errors import NumbersError
+import numpy as np
+
+from normcore.errors import DataError, NumbersError
 from normcore.kernels import kernel as kernel_module
 from normcore.network import Network
 from normcore.registry import default
@@ -102,6 +104,7 @@ class Trainer:
         loss.run()
         total, correct, count = loss.totals()
         if not math.isfinite(total):
+            self._check_input(x)
             raise NumbersError(
                 f"the loss is {total / count if count else total} at step {self.steps_done + 1}; lower the learning rate "
                 f"({self.learning_rate:.3g} now), add train.clip_grad_norm, or check the data"
@@ -112,6 +115,15 @@ class Trainer:
             self.optimizer.step(self.last_rate)
         self.steps_done += 1
         return total, count, correct
+
+    def _check_input(self, x: Any) -> None:
+        """Raises DataError when it is the batch that holds NaN or infinity."""
+        finite = np.isfinite(self.net.device.to_host(x)).reshape(x.shape[0], -1).all(1)
+        if not finite.all():
+            raise DataError(
+                f"the samples of step {self.steps_done + 1} hold NaN or infinity ({int((~finite).sum())} of "
+                f"{len(finite)} do); correct the data, or check data.normalize"
+            )
 
     def _ends_epoch(self) -> bool:
         """Whether the step under way is an epoch's last: gathered gradients do not wait for the next one."""

@@ -54,6 +54,26 @@ class Images(DataSource, name="images"):
         x_test, y_test = (None, None) if test is None else self._part(test, names, x_train.shape[1:])
         return dataset(str(folder), x_train, y_train, x_test, y_test, class_names=names)
 
+    def _sized(
+        self, files: list[Path], labels: list[int]
+    ) -> tuple[list[Path], list[int], list[tuple[int, int]]]:
+        """Files, labels and sizes, without the files that have none where those may be skipped."""
+        good, kept, sizes = [], [], []
+        for file, label in zip(files, labels, strict=True):
+            try:
+                sizes.append(size_of(file))
+            except DataError as fault:
+                if self.bad_images == "fatal":
+                    raise _with_hint(fault) from fault
+                _say_skipped(fault)
+                continue
+            good.append(file)
+            kept.append(label)
+        for label in sorted(set(labels) - set(kept)):
+            folder = files[labels.index(label)].parent
+            raise DataError(f"{folder}: no image of this class can be read; replace or remove its files")
+        return good, kept, sizes
+
     def _part(
         self, folder: Path, names: Sequence[str], size: tuple[int, ...] | None
     ) -> tuple["ImageFiles", np.ndarray]:
@@ -70,7 +90,7 @@ class Images(DataSource, name="images"):
             files += found
             labels += [label] * len(found)
         if self.size is None:
-            sizes = [size_of(file) for file in files]
+            files, labels, sizes = self._sized(files, labels)
             size = size or sizes[0]
             wrong = next((i for i, s in enumerate(sizes) if s != tuple(size)), None)
             if wrong is not None:
@@ -82,6 +102,14 @@ class Images(DataSource, name="images"):
         assert size is not None
         y = np.array(labels, np.int64)
         return ImageFiles(files, y, self.channels, size, self.bad_images == "skip", self.memory_mb << 20), y
+
+
+def _with_hint(fault: DataError) -> DataError:
+    return DataError(f"{fault}, or set data.bad_images: skip")
+
+
+def _say_skipped(fault: DataError) -> None:
+    warnings.warn(f"{fault} (skipped, as data.bad_images says)", stacklevel=3)
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
@@ -146,8 +174,9 @@ class ImageFiles:
                 return decode(self.files[at], self.shape[0], self.shape[1:])
             except DataError as fault:
                 if not self._skip:
-                    raise
+                    raise _with_hint(fault) from fault
                 if at not in self._bad:
                     self._bad.add(at)
-                    warnings.warn(f"{fault} (skipped, as data.bad_images says)", stacklevel=2)
-        raise DataError(f"{self.files[index].parent}: no image of this class can be read")
+                    _say_skipped(fault)
+        folder = self.files[index].parent
+        raise DataError(f"{folder}: no image of this class can be read; replace or remove its files")
