@@ -1,7 +1,10 @@
 """`normcore check NAME | FILE | PACKAGE`: run the conformance suite on ops."""
 
+import importlib.util
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,8 +27,8 @@ def command(
 ) -> int:
     """Check an op as strictly as the built-in ones.
 
-    TARGET is an op's name, a plugin file (my_norm.py), or the name of an installed plugin or package, whose
-    ops are all checked. Prints what ran, what was skipped and why, and what failed with the smallest failing
+    TARGET is an op's name, a plugin file (my_norm.py), or the name of an installed plugin, distribution or import
+    package, whose ops are all checked. Prints what ran, what was skipped and why, and what failed with the smallest failing
     input. Ends with status 0 only if nothing failed and nothing mandatory was skipped.
     """
     from normcore.devices import device as devices
@@ -65,28 +68,59 @@ def ops_of(registry: Any, target: str) -> list[str]:
     from normcore.errors import PluginError
 
     if target.endswith(".py"):
-        plugin = registry.load_file(target)
-        return _names(plugin, target)
+        return _names([registry.load_file(target)], target)
     if target in registry.names("op"):
         return [registry.get("op", target).name]
-    for plugin in registry.plugins:
-        if target in (plugin.name, plugin.distribution, plugin.origin) and plugin.components:
-            found = [p for p in registry.plugins if target in (p.name, p.distribution, p.origin)]
-            return [name for p in found for name in _names(p, target, may_be_empty=True)]
+    found = [plugin for plugin in registry.plugins if _plain(target) in _called(plugin)]
+    broken = next((plugin for plugin in found if plugin.error), None)
+    if broken is not None:
+        frames = "".join(broken.trace).rstrip()
+        raise PluginError(f"plugin {broken.name!r} was set aside: {broken.error}\n{frames}".rstrip())
+    if found:
+        return _names(found, target)
     try:
         registry.get("op", target)
     except PluginError as fault:
-        message = f"{fault}; expected an op's name, a plugin's name or a Python file"
+        message = (
+            f"{fault}; {_not_registered(target)}expected an op's name, a plugin, a package or a Python file"
+        )
         raise PluginError(message) from None
     return []
 
 
-def _names(plugin: Any, target: str, may_be_empty: bool = False) -> list[str]:
+def _called(plugin: Any) -> set[str]:
+    """What a plugin goes by: its entry point, distribution, module, and the package that the module is in."""
+    module = plugin.origin.split(":")[0]
+    return {_plain(name) for name in (plugin.name, plugin.distribution, module, module.split(".")[0]) if name}
+
+
+def _plain(name: str) -> str:
+    """My-Norm and my_norm are one distribution."""
+    return re.sub(r"[-_]+", "_", name).lower()
+
+
+def _not_registered(target: str) -> str:
+    """A hint for a folder or package that is there but not found as a plugin."""
+    if (Path(target) / "pyproject.toml").is_file():
+        return f"the package in the folder {target} is not installed (pip install -e {target}); "
+    try:
+        there = target.isidentifier() and importlib.util.find_spec(target) is not None
+    except (ImportError, ValueError):
+        there = False
+    if there:
+        return f"the package {target} has no entry point of the group normcore (see plugins/README.md); "
+    return ""
+
+
+def _names(plugins: Sequence[Any], target: str) -> list[str]:
     from normcore.errors import PluginError
 
-    names = sorted(name for kind, name in plugin.components if kind == "op")
-    if not names and not may_be_empty:
-        raise PluginError(f"{target} brings no ops; implement the hook normcore_ops (see plugins/README.md)")
+    names = sorted(name for plugin in plugins for kind, name in plugin.components if kind == "op")
+    if not names:
+        remarks = "".join(f"; {remark}" for plugin in plugins for remark in plugin.remarks)
+        raise PluginError(
+            f"{target} brings no ops; implement the hook normcore_ops (see plugins/README.md){remarks}"
+        )
     return names
 
 

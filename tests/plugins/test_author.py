@@ -1,0 +1,155 @@
+"""A stranger's way with a plugin: new, check, install, doctor, train from YAML, its own tests, uninstall."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+from normcore_cli.main import run
+from normcore_cli.plugins_new import KINDS
+
+KIND_OF = {"stranger_wave": "elementwise", "stranger_pool": "pooling"}
+
+
+@pytest.fixture(scope="module")
+def home(environment, tmp_path_factory):
+    """A folder with both packages, installed by one call of pip."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, kind in KIND_OF.items():
+            assert run(["plugins", "new", name, "--kind", kind]) == 0
+    # The elementwise one leaves its derivative to the engine.
+    file = folder / "stranger_wave" / "stranger_wave.py"
+    text, count = re.subn(
+        r"\n    def derivative\(.*?\n\n", "\n", file.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    assert count == 1
+    file.write_text(text, encoding="utf-8")
+    folders = [f"./{name}" for name in KIND_OF]
+    environment.pip("install", "--no-index", "--no-deps", "--no-build-isolation", *folders, folder=folder)
+    return folder
+
+
+def test_a_package_has_the_files_it_needs(home):
+    files = {path.name for path in (home / "stranger_pool").iterdir() if path.is_file()}
+    assert files == {
+        "stranger_pool.py",
+        "pyproject.toml",
+        "test_stranger_pool.py",
+        "example.yaml",
+        "README.md",
+    }
+    for path in (home / "stranger_pool").iterdir():
+        if path.is_file():
+            assert not re.search(r"my_op|MyOp|[{}]name", path.read_text(encoding="utf-8")), path
+
+
+def test_the_elementwise_op_is_short(home):
+    """What an author writes: the decorated class."""
+    text = (home / "stranger_wave" / "stranger_wave.py").read_text(encoding="utf-8")
+    body = text[text.index("@normcore.elementwise") : text.index("@normcore.hookimpl")]
+    assert len([line for line in body.splitlines() if line.strip()]) <= 15
+
+
+def test_installed_plugins_are_found_and_can_be_left_out(environment, home):
+    found = json.loads(environment.normcore("plugins", "doctor", "--json", folder=home).out)
+    mine = {p["name"]: p for p in found["plugins"] if p["distribution"].startswith("stranger")}
+    assert found["ok"] and mine.keys() == KIND_OF.keys()
+    for name, plugin in mine.items():
+        assert (plugin["distribution"], plugin["version"]) == (name, "0.1.0")
+        assert plugin["hooks"] == ["normcore_ops"] and plugin["brings"] == {"op": [name]}
+        assert plugin["import_s"] > 0 and not plugin["error"] and not plugin["remarks"]
+    listed = environment.normcore("plugins", "list", "--json", "--without", "stranger_wave", folder=home)
+    names = {p["name"] for p in json.loads(listed.out)}
+    assert "stranger_pool" in names and "stranger_wave" not in names
+
+
+@pytest.mark.parametrize("name", KIND_OF)
+def test_check_train_own_tests(name, environment, home):
+    folder = home / name
+    checked = environment.normcore(
+        "check", name.replace("_", "-"), "--device", "cpu", "--json", folder=folder
+    )
+    report = json.loads(checked.out)
+    assert checked.status == 0 and report["ok"], checked.err
+    status = {outcome["check"]: outcome["status"] for outcome in report["ops"][0]["checks"]}
+    assert {status[check] for check in ("value", "gradients", "bounds", "yaml", "cuda_kernels")} == {"passed"}
+    assert all(o["status"] == "passed" for o in report["ops"][0]["checks"] if o["mandatory"])
+    trained = environment.normcore("train", "example.yaml", "--device", "cpu", folder=folder)
+    assert trained.status == 0, trained.err
+    assert (folder / "runs").is_dir()
+    tested = environment.run("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=folder)
+    assert tested.status == 0 and " passed" in tested.out, tested.out
+
+
+def test_uninstalled_it_is_gone(environment, home):
+    """The last test of this file: it takes the packages away."""
+    environment.pip("uninstall", "-y", *KIND_OF, folder=home)
+    found = environment.normcore("check", "stranger_pool", folder=home)
+    assert found.status == 2
+    assert "the package in the folder stranger_pool is not installed" in found.err
+    assert environment.normcore("ops", "show", "stranger_wave", folder=home).status == 2
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - set(KIND_OF.values())))
+def test_a_single_file_of_each_other_kind_passes_its_checks(kind, normcore):
+    assert normcore("plugins", "new", "mine", "--kind", kind, "--single-file").status == 0
+    found = normcore("check", "mine.py", "--device", "cpu")
+    assert found.status == 0, found.out
+    assert " 0 failed" in found.out
+    assert [path.name for path in Path().iterdir()] == ["mine.py"] or Path("__pycache__").is_dir()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_networks_file_takes_each_kind(kind, normcore):
+    """The example is right; training it is what the installed packages show."""
+    normcore("plugins", "new", "mine", "--kind", kind)
+    found = normcore("lint", "mine/example.yaml", "--plugin", "mine/mine.py")
+    assert found.status == 0, found.err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("My-Norm", "did you mean 'my_norm'?"),
+        ("2nd", "expected lower_snake_case"),
+        ("../elsewhere", "expected lower_snake_case"),
+        ("class", "a word of Python's own"),
+        ("residual", "a word of normcore's own"),
+        ("inputs", "a word of normcore's own"),
+        ("relu", "op 'relu' is already brought by plugin 'activation'"),
+        ("bn", "op 'bn' is already brought by plugin 'normalization'"),
+        ("numpy", "a Python module 'numpy' exists already"),
+        ("statistics", "a Python module 'statistics' exists already"),
+        ("taken", "taken is there already"),
+    ],
+)
+def test_names_that_cannot_be(name, said, normcore):
+    Path("taken").mkdir()
+    found = normcore("plugins", "new", name)
+    assert found.status == 2
+    assert said in found.err and found.err.count("\n") == 1
+    assert [path.name for path in Path().iterdir()] == ["taken"]
+
+
+def test_a_file_that_is_there_is_kept(normcore):
+    Path("mine.py").write_text("precious", encoding="utf-8")
+    assert "mine.py is there already" in normcore("plugins", "new", "mine", "--single-file").err
+    assert Path("mine.py").read_text(encoding="utf-8") == "precious"
+
+
+def test_the_file_of_an_installed_plugin_is_that_plugin(normcore):
+    """Editable installs: the package's file by its name collides with nothing."""
+    file = importlib.util.find_spec("normcore_pooling").origin
+    found = normcore("check", file, "--only", "docs")
+    assert found.status == 0, found.err
+
+
+def test_leaving_out_what_is_not_there_names_the_nearest(normcore):
+    found = normcore("ops", "--without", "poolin")
+    assert found.status == 2
+    assert "--without poolin: no installed plugin has this name; did you mean 'pooling'?" in found.err
+    assert "max_pool" not in normcore("ops", "--without", "pooling").out
+    assert "max_pool" in normcore("ops").out  # the next command has everything again
