@@ -77,7 +77,7 @@ FLOORS = [
     ["normcore.kernels"],
     ["normcore.derivation"],
     ["normcore.elementwise_ops", "normcore.devices", "normcore.random"],
-    ["normcore.elementwise_learnable"],
+    ["normcore.elementwise_learnable", "normcore.templates"],
     ["normcore.initializers"],
     ["normcore.data"],
     ["normcore.config", "normcore.binding"],

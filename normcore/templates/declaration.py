@@ -1,0 +1,117 @@
+"""What a template op's class declares: scalar functions, their arguments, their derivatives as source."""
+
+import inspect
+import math
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from normcore.derivation import Derived
+from normcore.errors import PluginError
+from normcore.kernels.source import Function, read
+
+BLOCK = 4096  # values summed in the kernel's own precision before float64 takes over
+PASSED_ON = ("samples", "error_samples", "benchmarks", "check", "in_torch", "reference")
+
+
+@dataclass(frozen=True, eq=False)
+class Scalar:
+    """One scalar function. arguments: their names, in order."""
+
+    name: str
+    arguments: tuple[str, ...]
+    function: Function
+
+    @classmethod
+    def of(cls, op: str, name: str, python: Any) -> "Scalar":
+        code = python.__code__
+        function = read(python, f"{op}_{name}", scalar=True, force=True)
+        return cls(name, code.co_varnames[: code.co_argcount], function)
+
+    def call(self, texts: Mapping[str, str]) -> str:
+        """The text of a call, given texts of what its arguments may be."""
+        return f"{self.function.name}({', '.join(texts[a] for a in self.arguments)})"
+
+    @cached_property
+    def _derivatives(self) -> "dict[str, Scalar]":
+        return {}
+
+    def derivative(self, by: str) -> "Scalar | None":
+        """Derived from the source; None where it is zero."""
+        if by not in self.arguments:
+            return None
+        if by not in self._derivatives:
+            name = f"{self.function.name}_by_{by}"
+            stem = f"{self.name}_by_{by}"
+            made = Derived(self.function, by, name, stem, self.arguments, self.arguments)
+            made.force = True
+            self._derivatives[by] = Scalar(stem, self.arguments, made)
+        found = self._derivatives[by]
+        return None if found.function.text.endswith("return 0.0\n") else found
+
+
+def functions_of(definition: type, op: str) -> dict[str, Any]:
+    """The scalar functions of a class, in order; not its checks and tests."""
+    return {
+        name: member
+        for name, member in vars(definition).items()
+        if inspect.isfunction(member) and name not in PASSED_ON and not name.startswith("__")
+    }
+
+
+def check_arguments(op: str, scalar: Scalar, first: str, known: Iterable[str]) -> None:
+    """Raises PluginError unless a function takes `first` and otherwise only what is known where it stands."""
+    known = list(known)
+    unknown = [a for a in scalar.arguments if a != first and a not in known]
+    if unknown or first not in scalar.arguments:
+        raise PluginError(
+            f"{op}: {scalar.name}({', '.join(scalar.arguments)}) may take {first}"
+            f"{''.join(', ' + k for k in known)}" + (f"; {unknown[0]!r} is none of these" if unknown else "")
+        )
+
+
+def make(definition: type, op: str, base: type, attributes: Mapping[str, Any], **keywords: Any) -> Any:
+    """The op class of a declaration."""
+    hints = typing.get_type_hints(definition)
+    members = vars(definition)
+    namespace: dict[str, Any] = {
+        "__doc__": inspect.cleandoc(definition.__doc__ or ""),
+        "__module__": definition.__module__,
+        "__annotations__": hints,
+        "definition": definition,
+        **{key: members[key] for key in (*hints, *PASSED_ON) if key in members},
+        **attributes,
+    }
+    return type(definition.__name__, (base,), namespace, name=op, **keywords)
+
+
+def text(
+    name: str, arguments: Sequence[str], lines: Sequence[str], names: Mapping[str, Any], **flags: Any
+) -> Function:
+    """A generated function. Lines may hold further lines, indented by themselves."""
+    body = "".join(f"    {part}\n" for line in lines for part in line.splitlines())
+    return Function(name, f"def {name}({', '.join(arguments)}):\n{body}", dict(names), typed=True, **flags)
+
+
+def indented(lines: Sequence[str]) -> list[str]:
+    return [f"    {part}" for line in lines for part in line.splitlines()]
+
+
+def numbers(op: Any, parameters: Sequence[str]) -> list[float]:
+    return [float(getattr(op, name)) for name in parameters]
+
+
+def finite(scalar: Scalar) -> Any:
+    """The function as plain Python, infinite or NaN where Python raises."""
+
+    def call(*values: float) -> float:
+        try:
+            return float(scalar.function(*map(float, values)))
+        except OverflowError:
+            return math.inf
+        except (ZeroDivisionError, ValueError):
+            return math.nan
+
+    return call
