@@ -76,7 +76,8 @@ class Layer:
         self.device = devices.get(device)
         storage.check(dtype, op, self.device.name)
         self.input_shapes = input_shapes_of(op, input_shape)
-        self.format = memory_format if memory_format in op.formats else op.formats[0]
+        formats = op.formats_on(self.device.name)
+        self.format = memory_format if memory_format in formats else formats[0]
         self.call_number = 0
         self.parameters: dict[str, Any] = {}
         self.gradients: dict[str, Any] = {}

@@ -126,6 +126,7 @@ class Op(Component):
     interface: ClassVar[int] = INTERFACE_VERSION
     inputs: ClassVar[tuple[str, ...]] = ("x",)  # ("*xs",) takes any number
     formats: ClassVar[tuple[str, ...]] = ("channels_first",)  # memory formats its kernels take, best first
+    cuda_formats: ClassVar[tuple[str, ...]] = ()  # the same of its CUDA kernels, where they take others
     backward_needs: ClassVar[tuple[str, ...]] = ("x",)  # which of x, y backward reads
     stochastic: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
@@ -177,6 +178,11 @@ class Op(Component):
         NotImplementedError with the reason.
         """
         raise PluginError(f"op {self.name!r} names no counterpart in PyTorch (method in_torch)")
+
+    @classmethod
+    def formats_on(cls, device: str) -> tuple[str, ...]:
+        """The memory formats that its kernels for "cpu" or "cuda" take, best first."""
+        return cls.cuda_formats or cls.formats if device == "cuda" else cls.formats
 
     @classmethod
     def has_torch(cls) -> bool:

@@ -37,9 +37,10 @@ class Convert(Op, name="convert"):
     backward_cuda = backward_cpu
 
 
-def choose(graph: Graph) -> Graph:
+def choose(graph: Graph, device: str = "cpu") -> Graph:
     """The same graph with node.format and value.format set and Convert nodes where they differ."""
     nodes = graph.nodes
+    taken = [node.op.formats_on(device) for node in nodes]
     consumers = graph.consumers()
     position = {id(node): k for k, node in enumerate(nodes)}
 
@@ -49,7 +50,7 @@ def choose(graph: Graph) -> Graph:
     def node_cost(k: int, formats: list[str]) -> float:
         node, format = nodes[k], formats[k]
         cost = 0.0
-        if format != node.op.formats[0] and not _neutral(node):
+        if format != taken[k][0] and not _neutral(node):
             cost += SECOND_CHOICE * 2.0 * (sum(map(_nbytes, node.inputs)) + sum(map(_nbytes, node.outputs)))
         for value in node.inputs:
             made_in = formats[position[id(value.producer)]] if value.producer is not None else FORMATS[0]
@@ -64,12 +65,12 @@ def choose(graph: Graph) -> Graph:
     best: list[str] = []
     best_cost = float("inf")
     for start in (None, *FORMATS):
-        formats = [start if start in n.op.formats else n.op.formats[0] for n in nodes]
+        formats = [start if start in of else of[0] for of in taken]
         improved = True
         while improved:
             improved = False
-            for k, node in enumerate(nodes):
-                for other in node.op.formats:
+            for k in range(len(nodes)):
+                for other in taken[k]:
                     if other == formats[k]:
                         continue
                     trial = [*formats[:k], other, *formats[k + 1 :]]

@@ -49,7 +49,7 @@ class Program:
     ):
         self.device, self.dtype, self.seed, self.training, self.keep = device, dtype, seed, training, keep
         self.input_gradient = input_gradient
-        self.graph = choose(fuse(graph, training) if fusing else fuse_nothing(graph))
+        self.graph = choose(fuse(graph, training) if fusing else fuse_nothing(graph), device.name)
         self.nodes = self.graph.nodes
         self.consumers = self.graph.consumers()
         self.bindings = [self._binding(node) for node in self.nodes]

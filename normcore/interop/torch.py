@@ -78,7 +78,7 @@ class Module(torch.nn.Module):  # type: ignore[misc]
         tensors = tuple(
             Tensor(s, (dtypes[k] if dtypes is not None else None) or kind) for k, s in enumerate(shapes)
         )
-        plan = self._binding(tensors, self.op.formats[0]).plan
+        plan = self._binding(tensors, self.op.formats_on(self._like.device.type)[0]).plan
         self._parameter_names, self._state_names = tuple(plan.parameters), tuple(plan.state)
         for name, array in plan.parameters.items():
             values = initial_values(array, inits.get(name), self.seed, name).astype(array.dtype or kind)
@@ -321,7 +321,8 @@ def _ordered(x: Any, format: str) -> Any:
 def _format(op: Op, x: Any) -> str:
     """The memory format to run in: the input's own where the kernels take it, else the op's favourite."""
     own = FORMATS[1] if not x.is_contiguous() and _permuted(x, FORMATS[1]).is_contiguous() else FORMATS[0]
-    return own if own in op.formats else op.formats[0]
+    formats = op.formats_on(x.device.type)
+    return own if own in formats else formats[0]
 
 
 def _device(device: Any) -> devices.Device:

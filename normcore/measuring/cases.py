@@ -134,8 +134,9 @@ def cases_of(
         shapes = sample.input_shapes
         same = op.is_elementwise or all(len(s) < 3 for s in shapes)
         for dtype in dtypes:
-            for format in ("channels_first",) if same else sorted(formats or op.formats, key=FORMATS.index):
-                for device in devices:
+            for device in devices:
+                taken = sorted(formats or op.formats_on(device), key=FORMATS.index)
+                for format in ("channels_first",) if same else taken:
                     if device == "cpu" or cls.has_cuda():
                         yield BenchCase(op, sample, shapes, dtype, format, device, tuple(plugins))
 

@@ -85,7 +85,7 @@ def comparisons(cls: type[Op], largest: int = 1 << 62) -> Iterator[Comparison]:
         return
     small = [s for s in samples if sum(prod(shape) for shape in s.input_shapes) <= largest] or samples[:1]
     for k, sample in enumerate(small):
-        for format in cls.formats:
+        for format in cls.formats_on("cuda"):
             for dtype in ("float32", "float64") if k == 0 else (("float32", "float64")[k % 2],):
                 modes = (True, False) if k == 0 and dtype == "float32" else (sample.training,)
                 yield from (Comparison(cls, sample, dtype, format, training) for training in modes)

@@ -25,6 +25,7 @@ from normcore_pooling.reduce import (
     check_map,
     check_output_size,
     geometry_of_bins,
+    spatial_of,
     workspace,
 )
 
@@ -55,6 +56,7 @@ class AdaptiveAvgPool(Op, name="adaptive_avg_pool", source="He et al. 2014, arXi
     output_size: int | tuple[int | None, ...]
 
     formats = ("channels_last",)  # gathering whole positions beats any kernel on planes, conversions included
+    cuda_formats = ("channels_last", "channels_first")
     backward_needs = ()
     samples, error_samples, benchmarks = SAMPLES, ERROR_SAMPLES, sizes.bins()
 
@@ -69,7 +71,7 @@ class AdaptiveAvgPool(Op, name="adaptive_avg_pool", source="He et al. 2014, arXi
         )
 
     def _reduction(self, t):
-        spatial = t.x.shape[1:-1]
+        spatial = spatial_of(t)
         out = adaptive_sizes(self.name, self.output_size, spatial)
         return Reduction.of(t, t.x.shape, lambda: geometry_of_bins(spatial, out, tapped=False))
 

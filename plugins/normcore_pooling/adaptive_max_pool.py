@@ -28,6 +28,7 @@ from normcore_pooling.reduce import (
     check_output_size,
     compact,
     geometry_of_bins,
+    spatial_of,
     workspace,
 )
 
@@ -48,6 +49,7 @@ class BinMaximum(Op):
     """What adaptive_max_pool and global_max_pool share: the maximum of each of `bins(spatial)`."""
 
     formats = ("channels_last",)  # gathering whole positions beats any kernel on planes, conversions included
+    cuda_formats = ("channels_last", "channels_first")
     backward_needs = ()
 
     def bins(self, spatial):
@@ -61,7 +63,7 @@ class BinMaximum(Op):
         return Plan(y=y, saved={"arg": Array((count,), kind)}, workspace=workspace(geometry), flops=x.size)
 
     def _reduction(self, t):
-        spatial = t.x.shape[1:-1]
+        spatial = spatial_of(t)
         return Reduction.of(t, t.x.shape, lambda: geometry_of_bins(spatial, self.bins(spatial)))
 
     def forward_cpu(self, t):

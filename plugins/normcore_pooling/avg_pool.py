@@ -35,6 +35,7 @@ from normcore_pooling.reduce import (
     Reduction,
     check_map,
     geometry_of_windows,
+    spatial_of,
     workspace,
 )
 
@@ -55,6 +56,7 @@ class AvgPool(Op, name="avg_pool", aliases=("mean_pool",), source="LeCun et al. 
     divisor_override: int | None = None
 
     formats = ("channels_last",)  # gathering whole positions beats any kernel on planes, conversions included
+    cuda_formats = ("channels_last", "channels_first")
     backward_needs = ()
 
     samples = (
@@ -119,7 +121,7 @@ class AvgPool(Op, name="avg_pool", aliases=("mean_pool",), source="LeCun et al. 
         return Plan(y=shape, workspace=workspace(geometry), flops=int(np.prod(shape)) * taps)
 
     def _reduction(self, t):
-        return Reduction.of(t, t.x.shape, lambda: self.geometry(t.x.shape[1:-1]))
+        return Reduction.of(t, t.x.shape, lambda: self.geometry(spatial_of(t)))
 
     def forward_cpu(self, t):
         self._reduction(t).average(t, t.x, t.y)

@@ -27,7 +27,7 @@ from normcore.kernels import cpu, cu, cuda, inline, prange, real
 from normcore.shapes import check_padding, check_sizes, windows
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_pooling import sizes
-from normcore_pooling.reduce import NOTHING, Reduction, check_map, geometry_of_windows, workspace
+from normcore_pooling.reduce import NOTHING, Reduction, check_map, geometry_of_windows, spatial_of, workspace
 
 CHUNK = 8192  # elements of a task
 
@@ -147,6 +147,7 @@ class Norm(Op):
     """What lp_pool and global_lp_pool share: powers, sums over `geometry(spatial)`, roots, and back."""
 
     formats = ("channels_last",)  # gathering whole positions beats any kernel on planes, conversions included
+    cuda_formats = ("channels_last", "channels_first")
     backward_needs = ("x", "y")
 
     def geometry(self, spatial):
@@ -163,7 +164,7 @@ class Norm(Op):
         return Plan(y=shape, workspace={**workspace(self.geometry(x.shape[2:])), **scratch}, flops=4 * x.size)
 
     def _reduction(self, t):
-        spatial = t.x.shape[1:-1]
+        spatial = spatial_of(t)
         return Reduction.of(t, t.x.shape, lambda: self.geometry(spatial))
 
     def forward_cpu(self, t):

@@ -93,11 +93,12 @@ class Reduction:
 
     def __init__(self, geometry, t, shape):
         """shape: of the layer's input, physical."""
+        first = t.format == "channels_first"
         self.geometry = geometry
         counts = geometry.counts()
         shares = tuple(1 / c for c in counts)
         self.divisors, self.factors = np.concatenate(counts), np.concatenate(shares)
-        outer, inner = shape[0], shape[-1]
+        outer, inner = (shape[0] * shape[1], 1) if first else (shape[0], shape[-1])
         self.x, self.y = (outer, *geometry.size, inner), (outer, *geometry.out, inner)
         if t.device.name == "cpu":
             both, sizes = geometry.both, (outer, inner)
@@ -163,6 +164,11 @@ class Reduction:
         if dx.size:
             kernel = reduce_positions.with_constants(OPERATION=operation)
             kernel[t](dy.reshape(-1), dx.reshape(-1), arg.reshape(-1), factors, *self.backward)
+
+
+def spatial_of(t):
+    """The spatial shape of the layer's input."""
+    return t.x.shape[2:] if t.format == "channels_first" else t.x.shape[1:-1]
 
 
 def adaptive_sizes(op, output_size, spatial):

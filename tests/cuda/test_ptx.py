@@ -24,7 +24,7 @@ def launches(cls):
     """Every kernel with every combination of argument types that the op's samples launch, once each."""
     found = {}
     for sample in samples_of(cls):
-        for format in cls.formats:
+        for format in cls.formats_on("cuda"):
             for dtype in ("float32", "float64"):
                 for training in (True, False):
                     op = cls.make(**sample.params)
