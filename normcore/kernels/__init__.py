@@ -11,6 +11,7 @@ from normcore.kernels.kernel import (
     cpu,
     cuda,
     inline,
+    running,
     uncompiled,
     variant,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "inline",
     "prange",
     "real",
+    "running",
     "uncompiled",
     "variant",
     "wide",

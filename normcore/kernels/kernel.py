@@ -72,6 +72,11 @@ def compile_only() -> Iterator[None]:
         _compile_only = before
 
 
+def running() -> bool:
+    """False where launches only compile (compile_only, recording): what kernels write is then not to be looked at."""
+    return not _compile_only
+
+
 _recorded: "list[tuple[Kernel, Variant]] | None" = None
 
 
