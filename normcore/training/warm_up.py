@@ -1,7 +1,7 @@
 """Loading or compiling every kernel before the first step, one by one, so that the user sees it happen.
 
 On the CPU the calls of the programs go through their kernels without running them, so any order is fine. Kernels of
-a GPU compile when they are launched: there every call runs once, in order, on zeros, and parameters, state and the
+a GPU compile when they are launched: there every call runs once, in order, on ones, and parameters, state and the
 optimizer's slots are put back after.
 """
 
@@ -65,7 +65,7 @@ def _program_calls(
     bound = net.loss_of(program, loss)
     nbytes = program.graph.input.tensor.size * 8
     x = net.device.empty(nbytes).view(net.dtype)[: program.graph.input.tensor.size]
-    x[...] = 0
+    x[...] = 1  # not 0: to a GPU's kernels that would be sequences of nothing but padding
     bound.t.targets[...] = 0
     if soft:
         bound.soften()
