@@ -2,7 +2,9 @@
 
 import copy
 import math
+import pathlib
 import pickle
+import re
 import subprocess
 import sys
 
@@ -303,3 +305,14 @@ def test_torch_is_imported_when_it_is_named():
         "    raise AssertionError\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_the_guides_program(tmp_path):
+    """plugins/README.md, "Inside PyTorch", beside the guide's own scale_norm.py."""
+    guide = (pathlib.Path(__file__).parents[2] / "plugins" / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```py\w* title=(\S+)\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    for title, text in blocks:
+        (tmp_path / title).write_text(text, encoding="utf-8")
+    program = [sys.executable, str(tmp_path / "in_pytorch.py")]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "learned: True\n", done.stdout + done.stderr

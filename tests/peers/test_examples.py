@@ -1,0 +1,121 @@
+"""Every net of examples/ beside the same net in torch: all gradients, and the loss over many steps of training.
+
+A file added to examples/ is tested as it stands. Nets for large images are cut here: smaller images, fewer outputs.
+"""
+
+import pathlib
+import zlib
+
+import numpy as np
+import pytest
+
+from normcore.config.config import load
+from normcore.config.yaml_file import plain, read_file
+from normcore.network import Network
+from normcore.training.loop import Trainer
+
+torch = pytest.importorskip("torch", reason="the extra `peers` brings torch")
+pytestmark = pytest.mark.peers
+
+ROOT = pathlib.Path(__file__).parents[2] / "examples"
+FILES = {str(p.relative_to(ROOT)).removesuffix(".yaml"): p for p in sorted(ROOT.rglob("*.yaml"))}
+BATCH = 4
+# Large nets: what is cut, and how many steps the normal run compares (the others: 50).
+CUTS = {
+    "alexnet": ["input=[3, 67, 67]", "network.16.dense.out_features=64", "network.19.dense.out_features=48",
+                "network.22.dense.out_features=10"],
+    "googlenet": ["input=[3, 64, 64]"],
+    "resnet18": ["input=[3, 64, 64]"],
+}  # fmt: skip
+LARGE = {*CUTS, "alexnet-cifar", "inception-bn", "inception-resnet", "resnet20", "vgg11-bn"}
+STEPS = 50
+TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
+
+
+def dropouts(value, path=""):
+    """Overrides that turn every dropout off: its random numbers are nobody else's."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "dropout":
+                yield f"{path}.dropout=0.0"
+            else:
+                yield from dropouts(inner, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for k, inner in enumerate(value):
+            yield from dropouts(inner, f"{path}.{k}")
+
+
+def net_of(name, dtype):
+    overrides = [*CUTS.get(name, ()), *dropouts(plain(read_file(FILES[name], [])))]
+    overrides.append("schedule=constant")
+    return Network(load(FILES[name], overrides), dtype=dtype)
+
+
+def batches(net, count, size=BATCH):
+    """Images with a little of their class in them, so that there is something to learn."""
+    rng = np.random.default_rng(zlib.crc32(net.config.name.encode()))
+    classes = net.output_shape[0]
+    for _ in range(count):
+        targets = rng.integers(0, classes, size)
+        x = rng.standard_normal((size, *net.sample_shape))
+        x += 0.3 * (targets % 7 - 3).reshape(-1, *(1,) * len(net.sample_shape))
+        yield x.astype(net.dtype), targets
+
+
+def peer_of(net):
+    from normcore.interop.torch_network import TorchNetwork
+
+    return TorchNetwork(net)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("name", FILES)
+def test_all_gradients_agree(name, dtype):
+    """Relative to the largest element of each array. Where the gradient is zero but for rounding (a bias in front of
+    batch_norm), relative to the largest of the net."""
+    net = net_of(name, dtype)
+    peer = peer_of(net)
+    ((x, targets),) = batches(net, 1)
+    x64, targets64 = torch.tensor(x.astype(np.float64)), torch.tensor(targets)
+    loss, expected = peer.gradients(torch.tensor(x), targets64)
+    assert net.loss(x, targets) == pytest.approx(loss, rel=TOLERANCES[dtype])
+    net.backward()
+    assert list(net.gradients) == list(expected)
+    peer.parameters = {k: v.detach().double().requires_grad_() for k, v in peer.parameters.items()}
+    peer.state = {k: v.double() if v.is_floating_point() else v for k, v in peer.state.items()}
+    _, exact = peer.gradients(x64, targets64)
+    sizes = {k: float(g.abs().max()) for k, g in exact.items()}
+    errors = {}
+    for path, gradient in net.gradients.items():
+        zero = sizes[path] < 1e-12 * max(sizes.values())
+        error = np.abs(gradient - expected[path].numpy()).max()
+        errors[path] = float(error / (max(sizes.values()) if zero else sizes[path]))
+    worst = max(errors, key=errors.__getitem__)
+    assert errors[worst] < TOLERANCES[dtype], (worst, errors[worst])
+
+
+def compare_curves(name, steps):
+    """float64: in float32 two right programs drift apart, for rounding grows along a training."""
+    net = net_of(name, "float64")
+    peer = peer_of(net)
+    trainer = Trainer(net)
+    optimizer, clip = peer.optimizer()
+    for step, (x, targets) in enumerate(batches(net, steps)):
+        ours = trainer.step(x, targets)
+        optimizer.zero_grad()
+        loss = peer.loss(torch.tensor(x), torch.tensor(targets))
+        loss.backward()
+        clip()
+        optimizer.step()
+        assert ours == pytest.approx(loss.item(), rel=1e-6), step
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_loss_curve_agrees(name):
+    compare_curves(name, 10 if name in LARGE else STEPS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(LARGE))
+def test_the_whole_loss_curve_agrees(name):
+    compare_curves(name, STEPS)
