@@ -174,12 +174,13 @@ def forward(t: Any, c: Convolution) -> None:
 def repeated(t: Any, c: Convolution, gradient: bool = False) -> Callable[[Any, Any], None]:
     """For one weight and many small products (the steps of a recurrent layer): packs t.weight once.
 
-    Gives a function (source, target): target = source weight^T, or with `gradient` target = source weight.
-    c: a dense layer without bias. Holds as long as nothing else uses t.panels.
+    Gives a function (source, target): target = source weight^T + bias, or with `gradient` target = source weight.
+    c: a dense layer; its bias is t.bias, if it has one. Holds as long as nothing else uses t.panels.
     """
     run = _launch(t.variant)
     product = _input_gradient(c)[0] if gradient else _forward(c)
-    weights.pack_weights[run](t.weight.reshape(-1), NO_BIAS[c.dtype], t.panels, product.pack.numbers)
+    bias = t.bias if c.bias and not gradient else NO_BIAS[c.dtype]
+    weights.pack_weights[run](t.weight.reshape(-1), bias, t.panels, product.pack.numbers)
     numbers = product.gather.numbers(False)
 
     def multiply(source: Any, target: Any) -> None:

@@ -2,7 +2,8 @@
 
 A step t of one direction of one layer sees, for N sequences of at most T steps and H units with G gates:
     gx (N, T, G H)      the input's share of the pre-activations, for all steps; gh (N, G H): that of h, this step
-    bias, more          vectors that belong to gx and gh, or empty where they are in there already
+    bias, more          vectors that belong to gx and gh, or empty where they are in there already; on the CPU they
+                        always are, because the matrix products add them at no cost
     gates (N, T, G H)   activated gates, kept for backward
     h, c (N, H)         hidden state and cell; before, c_before (N, T, H): what they were ahead of step t
     kept (N, T, H)      what else backward needs: tanh(c) of an lstm, the candidate's recurrent share of a gru
@@ -13,7 +14,8 @@ Backward sees in place of these
                         weights; dc (N, H) that of the cell
     dgx (N, T, G H)     to the input's share; dgh (N, T, G H): to that of h, where it is another; step (N, G H): the
                         same for the product that leads to step t - 1, zero where truncation cuts
-The order of operations on an element is the same on both devices.
+Loops over rows are forced inline and have few arrays each: a call would pass seven words for each array, and LLVM
+gives up vector code where more than eight pairs of arrays could overlap.
 """
 
 import math
@@ -23,17 +25,23 @@ from normcore.kernels import inline, real
 
 @inline
 def logistic(v):
-    """1 / (1 + exp(-v)), without overflow."""
-    return real(0.5) * math.tanh(real(0.5) * v) + real(0.5)
+    """1 / (1 + exp(-v)); exp overflows to infinity, which gives the right 0."""
+    return real(1) / (real(1) + math.exp(-v))
 
 
-@inline
-def logistic_row(v):
-    for j in range(v.size):
-        v[j] = logistic(v[j])
+@inline(force=True)
+def add_logistic(a, b, target):
+    for j in range(target.size):
+        target[j] = logistic(a[j] + b[j])
 
 
-@inline
+@inline(force=True)
+def add_tanh(a, b, target):
+    for j in range(target.size):
+        target[j] = math.tanh(a[j] + b[j])
+
+
+@inline(force=True)
 def tanh_row(v):
     for j in range(v.size):
         v[j] = math.tanh(v[j])
@@ -45,40 +53,45 @@ def fill_row(v, value):
         v[j] = value
 
 
-@inline
+@inline(force=True)
 def copy_row(source, target):
     for j in range(target.size):
         target[j] = source[j]
 
 
-@inline
+@inline(force=True)
 def add_row(source, target):
     for j in range(target.size):
         target[j] += source[j]
 
 
-@inline
+@inline(force=True)
 def sum_rows(a, b, target):
     for j in range(target.size):
         target[j] = a[j] + b[j]
 
 
 @inline
-def pre_activations(gx, gh, bias, more, target):
-    """target = gx + bias + gh + more; empty vectors are left out."""
-    if gx.size > 0:
-        sum_rows(gx, gh, target)
-    else:
-        copy_row(gh, target)
-    if bias.size > 0:
-        add_row(bias, target)
-    if more.size > 0:
-        add_row(more, target)
+def emit_row(h, seq, n, t, off, live):
+    """The output of step t, where it is wanted."""
+    if seq.size > 0:
+        if live:
+            copy_row(h[n], seq[n, t, off : off + h.shape[1]])
+        else:
+            fill_row(seq[n, t, off : off + h.shape[1]], real(0))
+
+
+@inline
+def arriving_row(carry, back, dseq, n, t, off, live, total):
+    """total = gradient of h at step t."""
+    sum_rows(carry[n], back[n], total)
+    if live and dseq.size > 0:
+        add_row(dseq[n, t, off : off + total.size], total)
 
 
 @inline
 def pre_activation(gx, gh, bias, more, n, t, k):
-    """The same for one element."""
+    """gx + bias + gh + more of one element; empty arrays are left out."""
     v = gh[n, k]
     if gx.size > 0:
         v = gx[n, t, k] + v

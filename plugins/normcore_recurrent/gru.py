@@ -20,9 +20,12 @@ import numpy as np
 
 from normcore.testing.samples import Sample
 from normcore_recurrent import gru_steps as steps
-from normcore_recurrent.recurrent import Recurrent, launch
+from normcore_recurrent.recurrent import Recurrent, launcher
 from normcore_recurrent.reference import logistic
 from normcore_recurrent.samples import COMMON_ERRORS, common
+
+FORWARD = (steps.forward_cpu, steps.forward_cuda)
+BACKWARD = (steps.backward_cpu, steps.backward_cuda)
 
 
 class Gru(
@@ -36,26 +39,30 @@ class Gru(
     hidden_size: units. num_layers, bidirectional: as in PyTorch. normalization: none, layer_norm or batch_norm.
     return_sequences: give all states, not the last. truncate: gradients flow back no further than to the last
     multiple of this many steps. eps, momentum: of the normalization. longer: what batch_norm does in inference with
-    more steps than training had, an error or the last step's statistics.
+    more steps than training had, an error or the last step's statistics. padding_value: steps at a sequence's end
+    whose features all equal it are no part of the sequence.
     """
 
     gates = 3
-    segments = (0, 2, 3)
+    apart = 2
     kept = ("candidate",)
 
     samples = common()
     benchmarks = (Sample("digits, row by row", shape=(64, 28, 28), params={"hidden_size": 128}),)
     error_samples = COMMON_ERRORS
 
-    def step(self, t, norm, suffix, at, gx, gh, bias, more, seq, off):
-        saved = [getattr(t, f"{name}_{suffix}") for name in ("gates", "before", "candidate")]
-        arguments = (gx, gh, bias, more, saved[0], t.h, saved[1], saved[2], seq, off, t.lengths, at)
-        launch(t, (steps.forward_cpu, steps.forward_cuda), t.h.size, *arguments)
+    def stepping(self, t, norm, suffix, shares, seq, off):
+        gates, before, kept = self._saved(t, suffix)
+        run = launcher(t, FORWARD, t.h.size)
+        return lambda at: run(*shares, gates, t.h, before, kept, seq, off, t.lengths, at)
 
-    def step_back(self, t, norm, suffix, at, dseq, off, cut):
-        saved = [getattr(t, f"{name}_{suffix}") for name in ("gates", "before", "candidate")]
-        arguments = (*saved, dseq, off, t.carry, t.back, t.dgx, t.dgh, t.step, t.lengths, at, cut)
-        launch(t, (steps.backward_cpu, steps.backward_cuda), t.h.size, *arguments)
+    def stepping_back(self, t, norm, suffix, dseq, off):
+        run = launcher(t, BACKWARD, t.h.size)
+        arguments = (*self._saved(t, suffix), dseq, off, t.carry, t.back, t.dgx, t.dgh, t.step, t.lengths)
+        return lambda at, cut: run(*arguments, at, cut)
+
+    def _saved(self, t, suffix):
+        return [getattr(t, f"{name}_{suffix}") for name in ("gates", "before", "candidate")]
 
     def cell(self, ax, ah, h, c, norm):
         (xr, xz, xn), (hr, hz, hn) = np.split(ax, 3, axis=1), np.split(ah, 3, axis=1)

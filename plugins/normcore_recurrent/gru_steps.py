@@ -9,81 +9,75 @@ import numpy as np
 
 from normcore.kernels import cpu, cu, cuda, inline, prange, real
 from normcore_recurrent.gates import (
-    add_row,
+    add_logistic,
+    arriving_row,
     copy_row,
+    emit_row,
     fill_row,
     logistic,
-    logistic_row,
     pre_activation,
-    pre_activations,
     tanh_row,
 )
 
 
-@inline
+@inline(force=True)
 def candidate_row(xn, r, q, target):
     for j in range(target.size):
         target[j] = xn[j] + r[j] * q[j]
 
 
-@inline
+@inline(force=True)
 def mix_row(z, n, h):
     for j in range(h.size):
         h[j] = n[j] + z[j] * (h[j] - n[j])
 
 
-@inline
-def row_gradients(r, z, n, q, before, total, dr, dz, dn, dq):
-    """total: gradient of h'. The others: to the pre-activations, dq to q."""
-    for j in range(total.size):
-        g = total[j]
-        a = g * (real(1) - z[j]) * (real(1) - n[j] * n[j])
+@inline(force=True)
+def candidate_gradients(g, z, n, r, dn, dq):
+    """g: gradient of h'. dn: to the candidate's pre-activation, dq: to q."""
+    for j in range(g.size):
+        a = g[j] * (real(1) - z[j]) * (real(1) - n[j] * n[j])
         dn[j] = a
-        dz[j] = g * (before[j] - n[j]) * z[j] * (real(1) - z[j])
         dq[j] = a * r[j]
-        dr[j] = a * q[j] * r[j] * (real(1) - r[j])
 
 
-@inline
+@inline(force=True)
+def update_gradient(g, z, n, before, dz):
+    for j in range(g.size):
+        dz[j] = g[j] * (before[j] - n[j]) * z[j] * (real(1) - z[j])
+
+
+@inline(force=True)
+def reset_gradient(dn, q, r, dr):
+    for j in range(dr.size):
+        dr[j] = dn[j] * q[j] * r[j] * (real(1) - r[j])
+
+
+@inline(force=True)
 def around_row(total, z, carry):
     for j in range(carry.size):
         carry[j] = total[j] * z[j]
 
 
-@inline
-def total_row(carry, back, total):
-    for j in range(total.size):
-        total[j] = carry[j] + back[j]
-
-
 @cpu
-def forward_cpu(gx, gh, bias, more, gates, h, before, kept, seq, off, lengths, t):
+def forward_cpu(gx, gh, gates, h, before, kept, seq, off, lengths, t):
     for row in prange(h.shape[0]):
         n = np.int64(row)
         size = h.shape[1]
+        two = 2 * size
         copy_row(h[n], before[n, t])
         live = t < lengths[n]
         if live:
             g = gates[n, t]
-            two = 2 * size
-            none = bias[:0]
-            first, second = bias[:two], more[:two]
-            pre_activations(gx[n, t, :two], gh[n, :two], first, second, g[:two])
-            logistic_row(g[:two])
-            pre_activations(none, gh[n, two:], none, more[two:], kept[n, t])
+            add_logistic(gx[n, t, :two], gh[n, :two], g[:two])
+            copy_row(gh[n, two:], kept[n, t])
             candidate_row(gx[n, t, two:], g[:size], kept[n, t], g[two:])
-            if bias.size > 0:
-                add_row(bias[two:], g[two:])
             tanh_row(g[two:])
             mix_row(g[size:two], g[two:], h[n])
         else:
             fill_row(gates[n, t], real(0))
             fill_row(kept[n, t], real(0))
-        if seq.size > 0:
-            if live:
-                copy_row(h[n], seq[n, t, off : off + size])
-            else:
-                fill_row(seq[n, t, off : off + size], real(0))
+        emit_row(h, seq, n, t, off, live)
 
 
 @cpu
@@ -93,25 +87,23 @@ def backward_cpu(gates, before, kept, dseq, off, carry, back, dgx, dgh, step, le
         size = carry.shape[1]
         two = 2 * size
         total = step[n, :size]
-        total_row(carry[n], back[n], total)
-        if t < lengths[n]:
-            if dseq.size > 0:
-                add_row(dseq[n, t, off : off + size], total)
+        live = t < lengths[n]
+        arriving_row(carry, back, dseq, n, t, off, live, total)
+        if live:
             g, d, e = gates[n, t], dgx[n, t], dgh[n, t]
             around_row(total, g[size:two], carry[n])
-            row_gradients(
-                g[:size], g[size:two], g[two:], kept[n, t], before[n, t], total,
-                d[:size], d[size:two], d[two:], e[two:],
-            )  # fmt: skip
+            candidate_gradients(total, g[size:two], g[two:], g[:size], d[two:], e[two:])
+            update_gradient(total, g[size:two], g[two:], before[n, t], d[size:two])
+            reset_gradient(d[two:], kept[n, t], g[:size], d[:size])
             copy_row(d[:two], e[:two])
             copy_row(e, step[n])
             if cut:
-                fill_row(step[n], real(0))
                 fill_row(carry[n], real(0))
         else:
             copy_row(total, carry[n])
             fill_row(dgx[n, t], real(0))
             fill_row(dgh[n, t], real(0))
+        if cut or not live:
             fill_row(step[n], real(0))
 
 

@@ -1,7 +1,5 @@
 """The recurrent ops with layer_norm inside, in PyTorch, which has no module for them: a loop over the steps."""
 
-import itertools
-
 
 def layer_normalized(op, torch, x, arrays):
     """The output for x (N, T, C), a torch tensor; arrays: the parameters by name."""
@@ -22,10 +20,11 @@ def _direction(op, torch, x, own, backwards):
     functional = torch.nn.functional
 
     def norm(side, values):
-        bounds = next(bounds for name, _, bounds in op.sides if name == side)
+        split = next(split for name, _, split in op.sides if name == side)
         parts = [
-            functional.layer_norm(values[:, lo:hi], (int(hi - lo),), eps=op.eps)
-            for lo, hi in itertools.pairwise(bounds)
+            functional.layer_norm(part, (part.shape[1],), eps=op.eps)
+            for part in (values[:, :split], values[:, split:])
+            if part.shape[1]
         ]
         return own[f"gamma_{side}"] * torch.cat(parts, 1) + own.get(f"beta_{side}", 0.0)
 

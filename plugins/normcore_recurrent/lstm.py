@@ -14,7 +14,10 @@ normalization, with norm(v) = gamma * (v - mean) / sqrt(var + eps):
                 sequence that is longer than those of training has none at its end. That is an error, unless
                 longer="last" reuses those of the last step that training has seen.
 lengths (a second input, whole numbers from 1 to T): sequence n ends after lengths[n] steps; its state then stays,
-its outputs are 0, and no gradient comes from there. A length of 0 is a ShapeError. With batch_norm at least two
+its outputs are 0, and no gradient comes from there. A length of 0 is a ShapeError.
+padding_value=v (in place of lengths, so that a network needs one input): a sequence ends where only steps follow all
+of whose features equal v, and one of padding alone is a ShapeError. v is compared after all data preparation, in the
+layer's dtype: choose one that the preparation keeps, such as 0 with `normalize: minmax`. With batch_norm at least two
 sequences must reach the batch's last step in training.
 truncate=k: where a step is a multiple of k (counted in the direction of the recurrence) no gradient flows to the
 step before it, so gradients pass through at most k steps.
@@ -32,9 +35,12 @@ import numpy as np
 
 from normcore.testing.samples import Sample
 from normcore_recurrent import lstm_steps as steps
-from normcore_recurrent.recurrent import Recurrent, launch
+from normcore_recurrent.recurrent import Recurrent, launcher
 from normcore_recurrent.reference import logistic
 from normcore_recurrent.samples import COMMON_ERRORS, common
+
+FORWARD = (steps.forward_cpu, steps.forward_cuda)
+BACKWARD = (steps.backward_cpu, steps.backward_cuda)
 
 
 class Lstm(
@@ -48,11 +54,11 @@ class Lstm(
     hidden_size: units. num_layers, bidirectional: as in PyTorch. normalization: none, layer_norm or batch_norm.
     return_sequences: give all states, not the last. truncate: gradients flow back no further than to the last
     multiple of this many steps. eps, momentum: of the normalization. longer: what batch_norm does in inference with
-    more steps than training had, an error or the last step's statistics.
+    more steps than training had, an error or the last step's statistics. padding_value: steps at a sequence's end
+    whose features all equal it are no part of the sequence.
     """
 
     gates = 4
-    segments = (0, 4)
     kept = ("c_before", "tanh_c")
     has_cell = True
 
@@ -63,45 +69,53 @@ class Lstm(
     )
     error_samples = COMMON_ERRORS
 
-    def step(self, t, norm, suffix, at, gx, gh, bias, more, seq, off):
+    def stepping(self, t, norm, suffix, shares, seq, off):
         gates, before, c_before, kept = self._saved(t, suffix)
-        split = self.normalization != "none"
-        arguments = (gx, gh, bias, more, gates, t.h, t.c, before, c_before, kept, seq, off, t.lengths, at)
-        self._run(t, "gate", split, *arguments)
-        if split:
-            norm.forward("c", t.c[:, None], at, t.cn[:, None], getattr(t, f"beta_c_{suffix}"))
-            self._run(t, "output", split, t.cn, gates, t.h, kept, seq, off, t.lengths, at)
+        cell = t.c if norm is None else t.cn
+        run = launcher(t, FORWARD, t.h.size)
+        arguments = (*shares, gates, t.h, t.c, before, c_before, cell, kept, seq, off, t.lengths)
+        if norm is None:
+            return lambda at: run(*arguments, at, steps.WHOLE)
+        beta = getattr(t, f"beta_c_{suffix}")
 
-    def step_back(self, t, norm, suffix, at, dseq, off, cut):
+        def step(at):
+            run(*arguments, at, steps.GATES)
+            norm.forward("c", t.c[:, None], at, t.cn[:, None], beta)
+            run(*arguments, at, steps.OUTPUT)
+
+        return step
+
+    def stepping_back(self, t, norm, suffix, dseq, off):
         gates, _, c_before, kept = self._saved(t, suffix)
-        around = (gates, kept, dseq, off, t.carry, t.back, t.dgx)
-        if self.normalization == "none":
-            self._run(
-                t,
-                "backward",
-                False,
-                gates,
-                c_before,
-                *around[1:6],
-                t.dc,
-                t.dgx,
-                t.dcell,
-                t.step,
-                t.lengths,
-                at,
-                cut,
-            )
-            return
-        self._run(t, "output_gradient", True, *around, t.dcells[:, at], t.step, t.lengths, at)
-        norm.backward("c", t.dcells[:, at : at + 1], 0, t.dcell[:, None], 0, 1, at)
-        self._run(t, "gate_gradient", True, gates, c_before, t.dcell, t.dc, t.dgx, t.step, t.lengths, at, cut)
+        run = launcher(t, BACKWARD, t.h.size)
+        arguments = (
+            gates,
+            c_before,
+            kept,
+            dseq,
+            off,
+            t.carry,
+            t.back,
+            t.dc,
+            t.dgx,
+            t.dcell,
+            t.step,
+            t.lengths,
+        )
+        if norm is None:
+            return lambda at, cut: run(*arguments, at, cut, steps.WHOLE)
+        size = self.hidden_size
+
+        def step(at, cut):
+            run(*arguments, at, cut, steps.OUTPUT)
+            self._launch(t, "columns", t.h.size, t.dcell, 0, t.dcells.reshape(t.batch, -1), at * size, size)
+            norm.backward("c", t.dcells, at, t.dcell[:, None], 0, 1)
+            run(*arguments, at, cut, steps.GATES)
+
+        return step
 
     def _saved(self, t, suffix):
         return [getattr(t, f"{name}_{suffix}") for name in ("gates", "before", "c_before", "tanh_c")]
-
-    def _run(self, t, name, split, *arguments):
-        pair = [getattr(steps, f"{name}_{device}").with_constants(SPLIT=split) for device in ("cpu", "cuda")]
-        launch(t, pair, t.h.size, *arguments)
 
     def cell(self, ax, ah, h, c, norm):
         i, f, g, o = np.split(ax + ah, 4, axis=1)

@@ -3,7 +3,8 @@
 Arrays hold `steps` time steps: raw and out (N, S, W); what is kept for backward has all of them, (N, T, W), and is
 read and written from step t0 on.
     hat = (raw - mean) * scale, scale = 1 / sqrt(var + eps)      out = gamma * hat + bias
-    layer_norm: mean and var of each segment bounds[k] .. bounds[k + 1] of a row; scale (N, T, K)
+    layer_norm: mean and var of each segment of a row, [0, split) and [split, W), the second if there is one;
+                scale (N, T, segments)
     batch_norm: mean and var of each column over the sequences that have not ended; mean, scale (T, W). Training
                 moves running_mean and running_var (T, W) by momentum; inference normalizes with them.
 Backward, with g = dout * gamma and means over the same elements (inference of batch_norm: without the means):
@@ -73,17 +74,23 @@ def row_gradient(d, gamma, hat, scale, a, b, draw):
         draw[j] = scale * (d[j] * gamma[j] - a - hat[j] * b)
 
 
+@inline
+def segment(k, split, width):
+    """The ends of segment k."""
+    return (0, split) if k == 0 else (split, width)
+
+
 # -- layer_norm on the CPU -----------------------------------------------------------------------------------
 
 
 @cpu
-def layer_cpu(raw, hat, t0, scale, gamma, bias, out, eps, bounds):
+def layer_cpu(raw, hat, t0, scale, gamma, bias, out, eps, split):
     steps = raw.shape[1]
     for row in prange(raw.shape[0] * steps):
         n = np.int64(row) // steps
         s = np.int64(row) - n * steps
-        for k in range(len(bounds) - 1):
-            lo, hi = bounds[k], bounds[k + 1]
+        for k in range(scale.shape[2]):
+            lo, hi = segment(k, split, hat.shape[2])
             x = raw[n, s, lo:hi]
             size = real(hi - lo)
             mean = row_sum(x) / size
@@ -94,13 +101,13 @@ def layer_cpu(raw, hat, t0, scale, gamma, bias, out, eps, bounds):
 
 
 @cpu
-def layer_gradient_cpu(dout, d0, hat, t0, scale, gamma, draw, r0, steps, bounds):
+def layer_gradient_cpu(dout, d0, hat, t0, scale, gamma, draw, r0, steps, split):
     """Reads dout from step d0 on and writes draw from r0 on."""
     for row in prange(dout.shape[0] * steps):
         n = np.int64(row) // steps
         s = np.int64(row) - n * steps
-        for k in range(len(bounds) - 1):
-            lo, hi = bounds[k], bounds[k + 1]
+        for k in range(scale.shape[2]):
+            lo, hi = segment(k, split, hat.shape[2])
             d, x, g = dout[n, d0 + s, lo:hi], hat[n, t0 + s, lo:hi], gamma[lo:hi]
             a = product_sum(d, g) / real(hi - lo)
             b = triple_sum(d, g, x) / real(hi - lo)
@@ -258,9 +265,9 @@ def parameters_cpu(dout, hat, dgamma, dbias):
 
 
 @cuda
-def layer_cuda(raw, hat, t0, scale, gamma, bias, out, eps, bounds):
+def layer_cuda(raw, hat, t0, scale, gamma, bias, out, eps, split):
     steps = raw.shape[1]
-    parts = len(bounds) - 1
+    parts = scale.shape[2]
     warps = cu.blockDim.x // 32
     lane = cu.threadIdx.x % 32
     for job in range(
@@ -269,7 +276,7 @@ def layer_cuda(raw, hat, t0, scale, gamma, bias, out, eps, bounds):
         k = job % parts
         s = job // parts % steps
         n = job // parts // steps
-        lo, hi = bounds[k], bounds[k + 1]
+        lo, hi = segment(k, split, hat.shape[2])
         total = wide(0)
         for j in range(lo + lane, hi, 32):
             total += wide(raw[n, s, j])
@@ -288,8 +295,8 @@ def layer_cuda(raw, hat, t0, scale, gamma, bias, out, eps, bounds):
 
 
 @cuda
-def layer_gradient_cuda(dout, d0, hat, t0, scale, gamma, draw, r0, steps, bounds):
-    parts = len(bounds) - 1
+def layer_gradient_cuda(dout, d0, hat, t0, scale, gamma, draw, r0, steps, split):
+    parts = scale.shape[2]
     warps = cu.blockDim.x // 32
     lane = cu.threadIdx.x % 32
     for job in range(
@@ -298,7 +305,7 @@ def layer_gradient_cuda(dout, d0, hat, t0, scale, gamma, draw, r0, steps, bounds
         k = job % parts
         s = job // parts % steps
         n = job // parts // steps
-        lo, hi = bounds[k], bounds[k + 1]
+        lo, hi = segment(k, split, hat.shape[2])
         one = wide(0)
         two = wide(0)
         for j in range(lo + lane, hi, 32):

@@ -11,14 +11,14 @@ from typing import Literal
 import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
-from normcore.kernels import convolution, convolution_cuda
+from normcore.kernels import convolution, convolution_cuda, running
 from normcore.kernels.accumulate import accumulate
 from normcore_recurrent import in_torch, joining, reference
 from normcore_recurrent.step_norm import StepNorm
 
 
 class Recurrent(Op):
-    """Base of the recurrent ops; a subclass brings its cell: GATES, the kernels of a step and their arrays."""
+    """Base of the recurrent ops; a subclass brings its cell: gates, the kernels of a step and their arrays."""
 
     hidden_size: int
     num_layers: int = 1
@@ -29,13 +29,14 @@ class Recurrent(Op):
     eps: float = 1e-5
     momentum: float = 0.1
     longer: Literal["error", "last"] = "error"
+    padding_value: float | None = None
 
     inputs = ("*xs",)
     input_dtypes = (None, "int64")
     backward_needs = ("x",)
 
     gates = 1  # of the cell
-    segments = (0, 1)  # of a row of pre-activations, in units, that layer_norm normalizes apart
+    apart = 0  # gates that layer_norm normalizes apart from the rest; 0: all together
     kept = ()  # saved arrays (N, T, H) of the cell beside `before`
     has_cell = False
 
@@ -52,6 +53,8 @@ class Recurrent(Op):
             raise ParameterError("eps", "a number above 0", self.eps)
         if not 0 < self.momentum <= 1:
             raise ParameterError("momentum", "a number above 0, at most 1", self.momentum)
+        if self.padding_value is not None and not np.isfinite(self.padding_value):
+            raise ParameterError("padding_value", "a finite number", self.padding_value)
 
     # -- what there is ---------------------------------------------------------------------------------------
 
@@ -66,16 +69,15 @@ class Recurrent(Op):
 
     @property
     def sides(self):
-        """What is normalized: (side, width, bounds of the segments)."""
+        """What is normalized: (side, width, where layer_norm's second segment begins, or the width)."""
         if self.normalization == "none":
             return ()
-        size = self.hidden_size
-        bounds = tuple(np.int64(s * size) for s in self.segments)
-        found = [("hh", self.width, bounds)]
+        split = (self.apart or self.gates) * self.hidden_size
+        found = [("hh", self.width, split)]
         if not self.joint:
-            found.insert(0, ("ih", self.width, bounds))
+            found.insert(0, ("ih", self.width, split))
         if self.has_cell:
-            found.append(("c", size, (np.int64(0), np.int64(size))))
+            found.append(("c", self.hidden_size, self.hidden_size))
         return tuple(found)
 
     def paths(self, channels):
@@ -98,12 +100,14 @@ class Recurrent(Op):
             )
         if len(xs) == 2 and xs[1].shape != x.shape[:1]:
             raise ShapeError(f"{self.name}: expected lengths of shape {x.shape[:1]}, got {xs[1].shape}")
+        if len(xs) == 2 and self.padding_value is not None:
+            raise ShapeError(f"{self.name}: expected lengths or padding_value, got both; leave one out")
         batch, steps, channels = x.shape
         size, width = self.hidden_size, self.width
         columns = size * (2 if self.bidirectional else 1)
-        parameters, state, saved = {}, {}, {}
+        parameters, state = {}, {}
+        saved = {"ends": Array((batch,), "int64")} if len(xs) == 1 else {}
         work = {
-            "whole": Array((batch,), "int64"),
             "gx": Array((batch, steps, width)),
             "gh": Array((batch, width)),
             "dgx": Array((batch, steps, width)),
@@ -187,12 +191,14 @@ class Recurrent(Op):
 
     def _forward_direction(self, t, suffix, way, source, seq):
         batch, steps = source.shape[:2]
-        norm = StepNorm(self, t, suffix)
+        norm = None if self.normalization == "none" else StepNorm(self, t, suffix)
         bias, more = getattr(t, f"bias_ih_{suffix}"), getattr(t, f"bias_hh_{suffix}")
         weight = getattr(t, f"weight_hh_{suffix}")
-        product = self._product(batch * steps, source.shape[2], t.dtype, bias=False)
-        inner = _names(t, x=source, y=t.gx, weight=getattr(t, f"weight_ih_{suffix}"))
-        (convolution if t.device.name == "cpu" else convolution_cuda).forward(inner, product)
+        on_cpu = t.device.name == "cpu"
+        added = on_cpu and self.normalization == "none"  # the products add the biases
+        product = self._product(batch * steps, source.shape[2], t.dtype, bias=added)
+        inner = _names(t, x=source, y=t.gx, weight=getattr(t, f"weight_ih_{suffix}"), bias=bias)
+        (convolution if on_cpu else convolution_cuda).forward(inner, product)
         gx, gh, none = t.gx, t.gh, bias[:0]
         of_step = more  # what the normalization of h's share adds
         if self.joint:
@@ -200,10 +206,12 @@ class Recurrent(Op):
         elif self.normalization != "none":
             norm.forward("ih", t.gx, 0, t.gxn, bias)
             gx, gh, bias, more = t.gxn, t.ghn, none, none
-        multiply = self._multiplier(t, weight, batch)
+        shares = (gx, gh) if on_cpu else (gx, gh, bias, more)
+        multiply = self._multiplier(t, weight, batch, bias=of_step if added else None)
         self._fill(t, t.h)
         if self.has_cell:
             self._fill(t, t.c)
+        step = self.stepping(t, norm, suffix, shares, seq, way * self.hidden_size)
         for at in range(steps)[:: -1 if way else 1]:
             multiply(t.h, t.gh)
             if self.joint:
@@ -211,7 +219,7 @@ class Recurrent(Op):
                 norm.forward("hh", t.gjoined[:, None], at, t.ghn[:, None], of_step)
             elif self.normalization != "none":
                 norm.forward("hh", t.gh[:, None], at, t.ghn[:, None], of_step)
-            self.step(t, norm, suffix, at, gx, gh, bias, more, seq, way * self.hidden_size)
+            step(at)
 
     def _backward(self, t):
         x, dx = t.xs[0], t.dxs[0]
@@ -244,15 +252,16 @@ class Recurrent(Op):
 
     def _backward_direction(self, t, suffix, way, source, dsource, dseq):
         batch, steps, size = *source.shape[:2], self.hidden_size
-        norm = StepNorm(self, t, suffix)
+        norm = None if self.normalization == "none" else StepNorm(self, t, suffix)
         weight = getattr(t, f"weight_hh_{suffix}")
         multiply = self._multiplier(t, weight, batch, gradient=True)
         to_h = t.dgh if self.gates == 3 else t.dgx  # gradient of the recurrent share, normalized or not
+        step_back = self.stepping_back(t, norm, suffix, dseq, way * size)
         for at in range(steps)[:: 1 if way else -1]:
             done = steps - 1 - at if way else at
             cut = self.truncate is not None and done % self.truncate == 0
-            self.step_back(t, norm, suffix, at, dseq, way * size, cut)
-            if self.normalization != "none":
+            step_back(at, cut)
+            if norm is not None:
                 norm.backward("hh", to_h, at, t.draw_hh, at, 1)
                 self._launch(t, "step", t.step.size, t.draw_hh, at, t.step, cut)
             multiply(t.step, t.back)
@@ -282,26 +291,36 @@ class Recurrent(Op):
         )  # fmt: skip
         (convolution if t.device.name == "cpu" else convolution_cuda).backward(inner, product)
 
-    def _multiplier(self, t, weight, batch, gradient=False):
-        """(source, target): target = source weight^T, or source weight for the gradient."""
+    def _multiplier(self, t, weight, batch, gradient=False, bias=None):
+        """(source, target): target = source weight^T + bias, or source weight for the gradient. bias: on the CPU."""
         if t.device.name == "cpu":
-            product = self._product(batch, self.hidden_size, t.dtype, bias=False)
-            return convolution.repeated(_names(t, weight=weight), product, gradient)
+            product = self._product(batch, self.hidden_size, t.dtype, bias=bias is not None)
+            return convolution.repeated(_names(t, weight=weight, bias=bias), product, gradient)
         factor = weight if gradient else weight.T
         return lambda source, target: t.device.matmul(source, factor, target)
 
     def _lengths(self, t):
         """Sets t.lengths. Raises ShapeError for a length outside 1 to T."""
-        batch, steps = t.xs[0].shape[:2]
-        if len(t.xs) == 1:
-            t.whole[...] = steps
-            t.lengths, counts = t.whole, np.full(batch, steps)
+        x = t.xs[0]
+        batch, steps = x.shape[:2]
+        t.lengths = t.ends if len(t.xs) == 1 else t.xs[1]
+        if len(t.xs) == 1 and self.padding_value is None:
+            t.ends[...] = steps
+            counts = np.full(batch, steps)
         else:
-            t.lengths = t.xs[1]
-            counts = t.device.to_host(t.lengths)
+            if len(t.xs) == 1:
+                find = launcher(t, (joining.ends_cpu, joining.ends_cuda), batch)
+                find(x, np.float64(self.padding_value), t.ends)
+            counts = t.device.to_host(t.lengths) if running() else np.full(batch, steps)
             wrong = np.flatnonzero((counts < 1) | (counts > steps))
             if wrong.size:
                 k = int(wrong[0])
+                if len(t.xs) == 1:
+                    raise ShapeError(
+                        f"{self.name}: sequence {k} of {batch} holds only padding (padding_value "
+                        f"{self.padding_value}; {wrong.size} such), expected at least one step with another value; leave "
+                        "empty sequences out of the batch"
+                    )
                 raise ShapeError(
                     f"{self.name}: expected lengths from 1 to {steps} (the input's steps), got {int(counts[k])} for "
                     f"sequence {k} of {batch} ({wrong.size} such); leave empty sequences out of the batch"
@@ -334,12 +353,22 @@ class Recurrent(Op):
         self._launch(t, "fill", array.size, array.reshape(-1), 0.0)
 
     def reference(self, x, lengths=None, *, training=True, **arrays):
+        if self.padding_value is not None:
+            lengths = reference.ends(x, self.padding_value)
+        return reference.run(self, np.asarray(x, np.float64), lengths, arrays, training)
+
+    def gradient_reference(self, x, lengths=None, *, at, training=True, **arrays):
+        """The slope at fixed lengths: a nudge makes no padding a step."""
+        if self.padding_value is not None:
+            lengths = reference.ends(at[0] if isinstance(at, tuple) else at, self.padding_value)
         return reference.run(self, np.asarray(x, np.float64), lengths, arrays, training)
 
     def in_torch(self, torch, x, lengths=None, *, training, **arrays):
         """PyTorch's module of the same name, with these parameters; with layer_norm step by step, as users write it."""
         if self.truncate is not None:
             raise NotImplementedError("no truncation")
+        if self.padding_value is not None:
+            raise NotImplementedError("no padding value; sequences are packed by lengths")
         if self.normalization == "layer_norm" and lengths is None:
             return in_torch.layer_normalized(self, torch, x, arrays)
         if self.normalization != "none":
@@ -364,15 +393,16 @@ class Recurrent(Op):
         return {}
 
     def _launch(self, t, name, extent, *arguments):
-        launch(t, (getattr(joining, f"{name}_cpu"), getattr(joining, f"{name}_cuda")), extent, *arguments)
+        """One of the moves of joining."""
+        if t.device.name == "cpu":
+            getattr(joining, f"{name}_cpu")(*arguments)
+        else:
+            getattr(joining, f"{name}_cuda")[t, extent](*arguments)
 
 
-def launch(t, kernels, extent, *arguments):
-    """The CPU or the CUDA kernel of a pair."""
-    if t.device.name == "cpu":
-        kernels[0][t](*arguments)
-    else:
-        kernels[1][t, extent](*arguments)
+def launcher(t, kernels, extent):
+    """What runs the CPU or the CUDA kernel of a pair; to be looked up once, not at every step."""
+    return kernels[0][t] if t.device.name == "cpu" else kernels[1][t, extent]
 
 
 def _names(t, **arrays):

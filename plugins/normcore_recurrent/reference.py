@@ -1,12 +1,15 @@
 """The recurrent ops in plain NumPy, one sequence set after the other, for the conformance suite."""
 
-import itertools
-
 import numpy as np
 
 
 def logistic(v):
     return 1 / (1 + np.exp(-v))
+
+
+def ends(x, padding):
+    """The lengths of sequences (N, T, C) that end in steps full of `padding`."""
+    return x.shape[1] - (np.asarray(x) != padding).any(2)[:, ::-1].argmax(1)
 
 
 def run(op, x, lengths, arrays, training):
@@ -62,7 +65,7 @@ def _normalize(op, side, values, t, live, arrays, suffix, training):
             mean = arrays[f"running_mean_{side}_{suffix}"][at]
             var = arrays[f"running_var_{side}_{suffix}"][at]
         return gamma * (values - mean) / np.sqrt(var + op.eps) + beta
-    bounds = next(bounds for s, _, bounds in op.sides if s == side)
-    parts = [values[:, lo:hi] for lo, hi in itertools.pairwise(bounds)]
+    split = next(split for s, _, split in op.sides if s == side)
+    parts = [part for part in (values[:, :split], values[:, split:]) if part.shape[1]]
     scaled = [(p - p.mean(1, keepdims=True)) / np.sqrt(p.var(1, keepdims=True) + op.eps) for p in parts]
     return gamma * np.concatenate(scaled, axis=1) + beta

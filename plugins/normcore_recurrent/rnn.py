@@ -24,8 +24,11 @@ import numpy as np
 from normcore import ParameterError
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_recurrent import rnn_steps as steps
-from normcore_recurrent.recurrent import Recurrent, launch
+from normcore_recurrent.recurrent import Recurrent, launcher
 from normcore_recurrent.samples import COMMON_ERRORS, common
+
+FORWARD = (steps.forward_cpu, steps.forward_cuda)
+BACKWARD = (steps.backward_cpu, steps.backward_cuda)
 
 
 class Rnn(
@@ -39,7 +42,8 @@ class Rnn(
     hidden_size: units. num_layers, bidirectional: as in PyTorch. normalization: none, layer_norm or batch_norm.
     return_sequences: give all states, not the last. truncate: gradients flow back no further than to the last
     multiple of this many steps. eps, momentum: of the normalization. longer: what batch_norm does in inference with
-    more steps than training had, an error or the last step's statistics. nonlinearity: tanh or relu.
+    more steps than training had, an error or the last step's statistics. padding_value: steps at a sequence's end
+    whose features all equal it are no part of the sequence. nonlinearity: tanh or relu.
     """
 
     nonlinearity: Literal["tanh", "relu"] = "tanh"
@@ -59,30 +63,15 @@ class Rnn(
         if self.nonlinearity not in ("tanh", "relu"):
             raise ParameterError("nonlinearity", "tanh or relu", self.nonlinearity)
 
-    def step(self, t, norm, suffix, at, gx, gh, bias, more, seq, off):
+    def stepping(self, t, norm, suffix, shares, seq, off):
+        run, relu = launcher(t, FORWARD, t.h.size), self.nonlinearity == "relu"
         saved = (getattr(t, f"gates_{suffix}"), t.h, getattr(t, f"before_{suffix}"))
-        self._run(
-            t, steps.forward_cpu, steps.forward_cuda, gx, gh, bias, more, *saved, seq, off, t.lengths, at
-        )
+        return lambda at: run(*shares, *saved, seq, off, t.lengths, at, relu)
 
-    def step_back(self, t, norm, suffix, at, dseq, off, cut):
-        arrays = (
-            getattr(t, f"gates_{suffix}"),
-            dseq,
-            off,
-            t.carry,
-            t.back,
-            t.dgx,
-            t.step,
-            t.lengths,
-            at,
-            cut,
-        )
-        self._run(t, steps.backward_cpu, steps.backward_cuda, *arrays)
-
-    def _run(self, t, cpu, cuda, *arguments):
-        relu = self.nonlinearity == "relu"
-        launch(t, (cpu.with_constants(RELU=relu), cuda.with_constants(RELU=relu)), t.h.size, *arguments)
+    def stepping_back(self, t, norm, suffix, dseq, off):
+        run, relu = launcher(t, BACKWARD, t.h.size), self.nonlinearity == "relu"
+        arguments = (getattr(t, f"gates_{suffix}"), dseq, off, t.carry, t.back, t.dgx, t.step, t.lengths)
+        return lambda at, cut: run(*arguments, at, cut, relu)
 
     def cell(self, ax, ah, h, c, norm):
         a = ax + ah

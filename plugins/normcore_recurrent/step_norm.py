@@ -11,7 +11,7 @@ class StepNorm:
 
     def __init__(self, op, t, suffix):
         self.op, self.t, self.suffix = op, t, suffix
-        self.bounds = {side: bounds for side, _, bounds in op.sides}
+        self.splits = {side: split for side, _, split in op.sides}
         self.batchwise = op.normalization == "batch_norm"
 
     @staticmethod
@@ -20,13 +20,15 @@ class StepNorm:
         batchwise = op.normalization == "batch_norm"
         # Cooijmans 2016, section 4: 0.1, because gammas of 1 make tanh saturate and gradients vanish.
         init = {"constant": {"value": 0.1}} if batchwise else "ones"
-        for side, width, bounds in op.sides:
+        for side, width, split in op.sides:
             name = f"{side}_{suffix}"
             parameters[f"gamma_{name}"] = Array((width,), init=init)
             if side == "c":
                 parameters[f"beta_{name}"] = Array((width,))
             saved[f"hat_{name}"] = Array((batch, steps, width))
-            saved[f"scale_{name}"] = Array((steps, width) if batchwise else (batch, steps, len(bounds) - 1))
+            saved[f"scale_{name}"] = Array(
+                (steps, width) if batchwise else (batch, steps, 1 + (split < width))
+            )
             if batchwise:
                 saved[f"mean_{name}"] = Array((steps, width))
                 state[f"running_mean_{name}"] = Array((steps, width))
@@ -61,8 +63,8 @@ class StepNorm:
             rates = (t.training, np.float64(op.momentum), np.float64(op.eps))
             self._launch("batch", raw.shape[1] * raw.shape[2], *arguments, *rates)
         else:
-            arguments = (raw, hat, at, scale, gamma, bias, out, np.float64(op.eps), self.bounds[side])
-            self._launch("layer", self._warps(raw.shape[0] * raw.shape[1], side), *arguments)
+            arguments = (raw, hat, at, scale, gamma, bias, out, np.float64(op.eps), self.splits[side])
+            self._launch("layer", self._warps(raw.shape[0] * raw.shape[1] * scale.shape[2]), *arguments)
 
     def backward(self, side, dout, from_step, draw, to_step, steps, at=None):
         """draw from dout, `steps` time steps from `at` (dout's own first, if not given) on."""
@@ -73,9 +75,8 @@ class StepNorm:
             sums = t.sums[: 2 * scale.size].reshape(2, *scale.shape)
             self._launch("batch_gradient", steps * scale.shape[1], *arguments, sums, t.lengths, t.training)
         else:
-            self._launch(
-                "layer_gradient", self._warps(dout.shape[0] * steps, side), *arguments, self.bounds[side]
-            )
+            jobs = dout.shape[0] * steps * scale.shape[2]
+            self._launch("layer_gradient", self._warps(jobs), *arguments, self.splits[side])
 
     def parameters(self, side, dout, bias):
         """dgamma, and the gradient of what is added to gamma's product, from all steps."""
@@ -85,8 +86,7 @@ class StepNorm:
             "parameters", hat.shape[2], *rows, self._own("dgamma", side), getattr(self.t, f"d{bias}")
         )
 
-    def _warps(self, rows, side):
-        jobs = rows * (len(self.bounds[side]) - 1)
+    def _warps(self, jobs):
         return min(65535, -(-jobs * 32 // normalize.THREADS)), normalize.THREADS
 
     def _launch(self, name, extent, *arguments):
