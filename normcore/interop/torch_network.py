@@ -92,7 +92,8 @@ class TorchNetwork:
             raise UsageError(
                 "start_from freezes layers and scales rates; that has no counterpart in PyTorch here"
             )
-        decayed, spared = [], []
+        decayed: list[Any] = []
+        spared: list[Any] = []
         for path, parameter in self.parameters.items():
             (spared if any(matches(path, p) for p in optimizer.no_decay) else decayed).append(parameter)
         groups = [

@@ -3,6 +3,7 @@
 A file added to examples/ is tested as it stands. Nets for large images are cut here: smaller images, fewer outputs.
 """
 
+import dataclasses
 import pathlib
 import zlib
 
@@ -11,6 +12,7 @@ import pytest
 
 from normcore.config.config import load
 from normcore.config.yaml_file import plain, read_file
+from normcore.errors import ShapeError, UsageError
 from normcore.network import Network
 from normcore.training.loop import Trainer
 
@@ -48,7 +50,9 @@ def dropouts(value, path=""):
 def net_of(name, dtype):
     overrides = [*CUTS.get(name, ()), *dropouts(plain(read_file(FILES[name], [])))]
     overrides.append("schedule=constant")
-    return Network(load(FILES[name], overrides), dtype=dtype)
+    # start_from wants another run's weights: here every layer starts from its own and learns.
+    config = dataclasses.replace(load(FILES[name], overrides), start_from=None)
+    return Network(config, dtype=dtype)
 
 
 def batches(net, count, size=BATCH):
@@ -119,3 +123,16 @@ def test_the_loss_curve_agrees(name):
 @pytest.mark.parametrize("name", sorted(LARGE))
 def test_the_whole_loss_curve_agrees(name):
     compare_curves(name, STEPS)
+
+
+def test_what_torch_lacks_is_named():
+    net = Network.from_mapping(
+        {"input": [1, 4, 4], "network": [{"stochastic_pool": {"kernel_size": 2}}, "flatten", {"dense": 3}]}
+    )
+    with pytest.raises(UsageError, match=r"stochastic_pool1 \(stochastic_pool\)"):
+        peer_of(net)
+    config = load(FILES["finetune"])
+    with pytest.raises(UsageError, match="start_from"):
+        peer_of(Network(config)).optimizer()
+    with pytest.raises(ShapeError, match=r"\(N, 1, 28, 28\)"):
+        peer_of(Network(config)).forward(torch.zeros(2, 1, 28, 27))
