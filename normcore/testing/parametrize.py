@@ -7,7 +7,7 @@ def test_conformance(check):
     check()
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -35,11 +35,13 @@ def parametrize_checks(
     *ops: str | type[Op],
     device: str = "cpu",
     expected_failures: Mapping[str, Any] | None = None,
+    without: Collection[str] = (),
 ) -> Callable[[Any], Any]:
     """A pytest decorator: the function's argument `check` is called once for each check of each op.
 
     ops: registered names or Op classes; none means every op of the registry. expected_failures: check ->
     reason, or op -> {check: reason}; such a check must fail (strict), so that a mended fault is noticed.
+    without: checks that run elsewhere.
     """
     import pytest
 
@@ -51,7 +53,7 @@ def parametrize_checks(
     for cls in chosen:
         assert issubclass(cls, Op)
         for check in CHECKS:
-            if device != "cpu" and not check.gpu:
+            if check.name in without or (device != "cpu" and not check.gpu):
                 continue
             of_op = expected.get(cls.name)
             reason = of_op.get(check.name) if isinstance(of_op, Mapping) else expected.get(check.name)

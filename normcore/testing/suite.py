@@ -8,6 +8,7 @@ from typing import Any
 
 from normcore.errors import NormcoreError
 from normcore.op import Op, Shape
+from normcore.testing import cuda_checks
 from normcore.testing import declaration_checks as declared
 from normcore.testing import memory_checks as memory
 from normcore.testing import sameness_checks as sameness
@@ -64,6 +65,8 @@ CHECKS: tuple[Check, ...] = (
     Check("errors", declared.errors, "op"),
     Check("yaml", declared.yaml, "all", gpu=False),
     Check("cuda_kernels", declared.cuda, "op", gpu=False),
+    Check("cuda_simulated", cuda_checks.simulated, "op", gpu=False),
+    Check("cuda_compiled", cuda_checks.compiled, "op", gpu=False),
 )
 _BY_NAME = {check.name: check for check in CHECKS}
 

@@ -128,3 +128,16 @@ def test_check_names_the_fault_of_what_ops_compute(normcore, tmp_path):
         assert failed[check]["shapes"], "the smallest failing input"
         if name != "keeps_state":  # which nothing can be relied on to repeat
             assert failed.keys() == {check}
+
+
+def test_check_runs_cuda_kernels_in_the_simulator(normcore, tmp_path):
+    normcore("plugins", "new", "mine", "--kind", "pooling", "--single-file")
+    file = tmp_path / "mine.py"
+    before, kernel, behind = file.read_text(encoding="utf-8").partition("def _backward_cuda")
+    wrong = behind.replace("= x[plane, i, j] *", "= 2.0 * x[plane, i, j] *", 1)
+    assert wrong != behind
+    file.write_text(before + kernel + wrong, encoding="utf-8")
+    found = normcore("check", "mine.py", "--only", "cuda_kernels", "--only", "cuda_simulated")
+    assert found.status == 1
+    assert "cuda_kernels    passed" in found.out
+    assert "CUDA (simulated) against CPU" in found.out and "gradient of the input" in found.out
