@@ -15,6 +15,7 @@ from normcore.kernels.warps import block_sum
 BLOCK = 64  # rows summed in the kernel's own precision before float64 takes over
 PART = 4096  # columns that forward takes at once
 THREADS = 256
+WARPS = THREADS // 32
 
 
 @inline
@@ -244,7 +245,7 @@ def spread_cuda(gamma, beta, by_column, beta_by_column, positions, channels, spa
 @cuda
 def collect_cuda(sums, dalpha, dgamma, dbeta, positions, channels, spans):
     """Block 0 adds up alpha's gradient, the others take a parameter a thread."""
-    scratch = cu.shared.array(THREADS // 32, np.float64)
+    scratch = cu.shared.array(WARPS, np.float64)
     if cu.blockIdx.x == 0:
         slope = wide(0)
         for column in range(cu.threadIdx.x, sums.shape[2], cu.blockDim.x):

@@ -18,11 +18,12 @@ from normcore_normalization.filter_response_kernels import (
 )
 
 THREADS = 256
+WARPS = THREADS // 32
 
 
 @cuda
 def forward_planes_cuda(x, y, gamma, beta, tau, scale, eps):
-    scratch = cu.shared.array(THREADS // 32, np.float64)
+    scratch = cu.shared.array(WARPS, np.float64)
     channels, length = x.shape[1], x.shape[2]
     n = cu.blockIdx.x // channels
     c = cu.blockIdx.x - n * channels
@@ -52,7 +53,7 @@ def passed(x, dy, a, b, tau, c):
 
 @cuda
 def backward_planes_cuda(x, dy, dx, gamma, beta, tau, scale, sums, wanted):
-    scratch = cu.shared.array(THREADS // 32, np.float64)
+    scratch = cu.shared.array(WARPS, np.float64)
     channels, length = x.shape[1], x.shape[2]
     n = cu.blockIdx.x // channels
     c = cu.blockIdx.x - n * channels

@@ -13,6 +13,7 @@ from normcore.kernels.warps import block_sum
 
 TILE = 128
 THREADS = 256
+WARPS = THREADS // 32
 LAST = False  # a constant of each kernel: channels last
 
 
@@ -213,7 +214,7 @@ def element(x, c, q):
 @cuda
 def channel_sums_cuda(x, sums, mean, averaging):
     """A block a channel: sums = its sum; where `averaging`, mean = its mean too."""
-    scratch = cu.shared.array(THREADS // 32, np.float64)
+    scratch = cu.shared.array(WARPS, np.float64)
     c = cu.blockIdx.x
     count = x.size // sums.size
     first = wide(element(x, c, 0)) if averaging else wide(0)
@@ -260,7 +261,7 @@ def store_sum_cuda(a, b, offset, dx):
     for i in range(cu.grid(1), a.size, cu.gridsize(1)):
         c = i // count
         q = i - c * count
-        v = real(a[c, q] + b[c, q] + offset[c])
+        v = real(wide(a[c, q]) + b[c, q] + offset[c])  # all float64 already
         if LAST:
             n = q // dx.shape[1]
             dx[n, q - n * dx.shape[1], c] = v

@@ -51,6 +51,16 @@ def test_a_constant_channel_gives_beta_exactly(memory_format, value):
 
 
 @pytest.mark.parametrize("memory_format", FORMATS)
+def test_identical_rows_give_beta_exactly(memory_format):
+    """Every feature is constant over the batch, though no two features are the same."""
+    x = np.repeat(rng.standard_normal((1, 13)).astype(np.float32) * 100, 64, 0)
+    bn = layer(x.shape, memory_format=memory_format)
+    bn.parameters["beta"][:] = 0.3
+    assert np.all(bn.forward(x) == np.float32(0.3))
+    assert np.all(bn.backward(np.ones_like(x)) == 0)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("size, eps", [(1e30, 1e-5), (1e-30, 0.0)])
 def test_huge_and_tiny_values(memory_format, size, eps):
     x = (rng.standard_normal((8, 3, 5, 5)) * size).astype(np.float32)
@@ -86,6 +96,7 @@ def test_nan_stays_in_its_channel(memory_format):
     assert np.array_equal(np.delete(y, 1, 1), np.delete(clean, 1, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_ten_million_values_a_statistic(memory_format):
     x = rng.standard_normal((10, 1, 1000, 1000), np.float32) + np.float32(3)

@@ -58,3 +58,20 @@ def test_huge_and_tiny_values(size):
     y, exact = narrow.forward(x, training=True), wide.forward(x.astype(np.float64), training=True)
     assert np.allclose(y, exact, rtol=1e-5, atol=0 if size < 1 else 1e-5 * np.abs(exact).max())
     assert np.allclose(narrow.backward(dy), wide.backward(dy.astype(np.float64)), rtol=1e-4, atol=1e-37)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_torch_agrees_on_random_shapes(memory_format):
+    """Window sizes, powers and shapes at random: tiles, lines and vectors end anywhere. The kernels are the same."""
+    torch = pytest.importorskip("torch")
+    for _ in range(25):
+        shape = tuple(int(n) for n in rng.integers(1, (4, 20, 12, 70)))
+        size, alpha, k = int(rng.integers(1, 8)), float(rng.uniform(0, 3)), float(rng.uniform(0.5, 3))
+        x, dy = rng.standard_normal((2, *shape)).astype(np.float32)
+        lrn = layer(shape, memory_format=memory_format, size=size, alpha=alpha, k=k)
+        theirs = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+        ty = torch.nn.functional.local_response_norm(theirs, size, alpha, 0.75, k)
+        ty.backward(torch.tensor(dy, dtype=torch.float64))
+        assert np.allclose(lrn.forward(x, training=True), ty.detach().numpy(), rtol=2e-6, atol=1e-6)
+        assert np.allclose(lrn.backward(dy), theirs.grad.numpy(), rtol=1e-5, atol=5e-6)

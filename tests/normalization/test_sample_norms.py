@@ -190,6 +190,7 @@ def test_nan_stays_in_its_group(name, memory_format):
     assert np.isnan(y[hit]).all() and np.array_equal(y[~hit], clean[~hit])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, memory_format", CASES)
 def test_ten_million_values_a_statistic(name, memory_format):
     shape = (1, 2, 2240, 2240) if name in ("layer_norm",) else (1, 2, 3163, 3163)

@@ -1,5 +1,6 @@
 """decorrelated_batch_norm: it whitens, and its gradient holds where eigenvalues coincide."""
 
+import numba
 import numpy as np
 import pytest
 
@@ -77,3 +78,29 @@ def test_nan_stays_in_its_group():
 def test_one_vector_is_an_error():
     with pytest.raises(ShapeError, match="more than one vector"):
         layer((1, 3)).forward(np.ones((1, 3)), training=True)
+
+
+def test_exact_population_statistics_average_the_batches():
+    """Algorithm 2: after training, one more pass averages batch means and unbiased covariances."""
+    batches = rng.standard_normal((3, 5, 3, 7))
+    op = layer(batches[0].shape, affine=False)
+    for k, x in enumerate(batches, start=1):
+        op._binding.t.calibrating = k
+        op.forward(x, training=True)
+    assert np.allclose(op.state["running_mean"], batches.mean((0, 1, 3)), rtol=1e-12)
+    unbiased = np.mean([covariance(x) * 35 / 34 for x in batches], axis=0)
+    assert np.allclose(op.state["running_covariance"][0], unbiased, rtol=1e-12)
+
+
+def test_the_same_bits_for_any_number_of_threads():
+    x, dy = rng.standard_normal((2, 6, 5, 9, 70)).astype(np.float32)
+    found = []
+    before = numba.get_num_threads()
+    try:
+        for threads in sorted({1, min(2, before), before}):
+            numba.set_num_threads(threads)
+            op = layer(x.shape, "float32")
+            found.append((op.forward(x, training=True).tobytes(), op.backward(dy).tobytes()))
+    finally:
+        numba.set_num_threads(before)
+    assert len(set(found)) == 1
