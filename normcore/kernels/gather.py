@@ -1,16 +1,16 @@
 """Reductions over gathered positions, all channels of a position at once: what every pooling is made of.
 
-    pick_largest(y, arg, y_at, x, places, taps, count, channels, run, y_step, x_step)
+    pick_largest(y, arg, y_at, x, places, taps, count, channels, run, y_step, x_step, tap_step)
                                      y: the largest of x[places[t] + c], arg: its tap
     pick_smallest(...)               the same with the smallest
-    sum_matching(y, y_at, x, arg, places, taps, count, channels, run, y_step, x_step)
+    sum_matching(y, y_at, x, arg, places, taps, count, channels, run, y_step, x_step, tap_step)
                                      y: the sum of x where arg is taps[t]
     sum_divided(y, y_at, x, places, weights, count, channels, run, y_step, x_step)
                                      y: the sum of x, divided by weights[0]
     sum_weighted(...)                y: the sum of x * weights[t]
 
 Arrays are one-dimensional; t counts terms, c channels; y_at and places are the offsets of a position's first channel.
-A run of positions y_step apart is done at once; from one to the next all places move by x_step.
+A run of positions y_step apart is done at once; from one to the next all places move by x_step, taps by tap_step.
 The first of equal values is picked, and NaN over every number. Terms are added in order, in blocks of 128, so that
 the rounding error does not grow with their number. No terms make a sum of 0; a pick needs one. Nothing is checked.
 
@@ -43,8 +43,9 @@ UNROLLED = (
 
 
 def _call(builder: Any, name: str, arguments: list[Any], count: int, widest: int, body: Any) -> None:
-    """Call a function that runs body(builder, arguments, y offset, x offset, lanes, vectors, terms) over a run's
-    channels. Its arguments are addresses and numbers; the last five are count, channels, run, y_step, x_step."""
+    """Call a function that runs body(builder, arguments, (y, x, tap) offsets, lanes, vectors, terms) over a run's
+    channels. Its arguments are addresses and numbers, from `count` on: count, channels, run, and the steps of y, x
+    and, where there are any, taps."""
     module = builder.module
     function = module.globals.get(name)
     if function is None:
@@ -72,19 +73,19 @@ def _call(builder: Any, name: str, arguments: list[Any], count: int, widest: int
 def _over_run(
     b: Any, arguments: Any, count: int, width: int, body: Any, terms: int, many: bool = True
 ) -> None:
-    extent, run, y_step, x_step = arguments[count + 1 :]
+    extent, run, *steps = arguments[count + 1 :]
     step = width * TOGETHER
     begin = b.mul(b.sdiv(extent, number(step)), number(step)) if many else number(0)
     last = b.sub(extent, number(width))
     with loop(b, run, 1) as (i, _):
-        y_move, x_move = b.mul(i, y_step), b.mul(i, x_step)
+        y_move, x_move, *tap_move = (b.mul(i, step_of) for step_of in steps)
         if many:
             with loop(b, begin, step) as (c, _inner):
-                body(b, arguments, b.add(y_move, c), b.add(x_move, c), width, TOGETHER, terms)
+                body(b, arguments, (b.add(y_move, c), b.add(x_move, c), *tap_move), width, TOGETHER, terms)
         with loop(b, b.sub(extent, begin), width) as (k, _inner):
             c = b.add(begin, k)
             c = b.select(b.icmp_signed("<", c, last), c, last)
-            body(b, arguments, b.add(y_move, c), b.add(x_move, c), width, 1, terms)
+            body(b, arguments, (b.add(y_move, c), b.add(x_move, c), *tap_move), width, 1, terms)
 
 
 def _each_term(b: Any, first: int, count: Any, known: int, emit: Any) -> None:
@@ -138,14 +139,15 @@ def _emit_pick(order: str, name: str) -> Any:
         arg_size = types[1].dtype.bitwidth // 8
         tap_kind = ir.IntType(8 * size)  # as wide as the values, so that one mask serves both
 
-        def body(b: Any, arguments: Any, to: Any, of: Any, width: int, vectors: int, known: int) -> None:
+        def body(b: Any, arguments: Any, moves: Any, width: int, vectors: int, known: int) -> None:
             y, arg, y_at, x, places, taps, count = arguments[:7]
+            to, of, tap_move = moves
             data, kept = _At(b, element, size, width), _At(b, arg_kind, arg_size, width)
             tapped = _At(b, tap_kind, size, width)
             best, tap = _variables(b, data.type, vectors), _variables(b, tapped.type, vectors)
 
             def term(t: Any) -> tuple[Any, Any]:
-                number_of = _item(b, taps, t, I64, 8)
+                number_of = b.add(_item(b, taps, t, I64, 8), tap_move)
                 if size < 8:
                     number_of = b.trunc(number_of, tap_kind)
                 return b.add(_item(b, places, t, I64, 8), of), tapped.splat(number_of)
@@ -191,8 +193,9 @@ def _emit_matching(context: Any, builder: Any, signature: Any, values: Any) -> N
     element, size = element_of(types[0])
     arg_kind, arg_size = _integers(types[3]), types[3].dtype.bitwidth // 8
 
-    def body(b: Any, arguments: Any, to: Any, of: Any, width: int, vectors: int, known: int) -> None:
+    def body(b: Any, arguments: Any, moves: Any, width: int, vectors: int, known: int) -> None:
         y, y_at, x, arg, places, taps, count = arguments[:7]
+        to, of, tap_move = moves
         data, kept = _At(b, element, size, width), _At(b, arg_kind, arg_size, width)
         zero = ir.Constant(data.type, [0.0] * width)
         total = _variables(b, data.type, vectors)
@@ -201,7 +204,7 @@ def _emit_matching(context: Any, builder: Any, signature: Any, values: Any) -> N
 
         def add(t: Any) -> None:
             at = b.add(_item(b, places, t, I64, 8), of)
-            wanted = kept.splat(b.trunc(_item(b, taps, t, I64, 8), arg_kind))
+            wanted = kept.splat(b.trunc(b.add(_item(b, taps, t, I64, 8), tap_move), arg_kind))
             for v in range(vectors):
                 match = b.icmp_unsigned("==", kept.load(arg, at, v), wanted)
                 part = b.select(match, data.load(x, at, v), zero)
@@ -230,8 +233,9 @@ def _emit_sum(weighted: bool, name: str) -> Any:
         types = signature.args
         element, size = element_of(types[0])
 
-        def body(b: Any, arguments: Any, to: Any, of: Any, width: int, vectors: int, known: int) -> None:
+        def body(b: Any, arguments: Any, moves: Any, width: int, vectors: int, known: int) -> None:
             y, y_at, x, places, weights, count = arguments[:6]
+            to, of = moves
             data = _At(b, element, size, width)
             zero = ir.Constant(data.type, [0.0] * width)
             total, block = _variables(b, data.type, vectors), _variables(b, data.type, vectors)
@@ -291,24 +295,26 @@ def _moves(channels: int, run: int, y_step: int, x_step: int) -> Any:
 
 
 def _python_pick(better: Any) -> Any:
-    def pick(y, arg, y_at, x, places, taps, count, channels, run, y_step, x_step):
+    def pick(y, arg, y_at, x, places, taps, count, channels, run, y_step, x_step, tap_step):
         to, of = _moves(channels, run, y_step, x_step)
-        best, tap = x[places[0] + of], np.full(of.shape, taps[0])
+        moved = np.arange(run)[:, None] * tap_step
+        best, tap = x[places[0] + of], np.zeros_like(of) + (taps[0] + moved)
         for t in range(1, count):
             value = x[places[t] + of]
             wins = better(value, best) | (value != value)
-            best, tap = np.where(wins, value, best), np.where(wins, taps[t], tap)
+            best, tap = np.where(wins, value, best), np.where(wins, taps[t] + moved, tap)
         y[y_at + to], arg[y_at + to] = best, tap
 
     pick.__doc__ = "The largest (or smallest) of the gathered values and its tap, for each channel."
     return pick
 
 
-def _python_matching(y, y_at, x, arg, places, taps, count, channels, run, y_step, x_step):
+def _python_matching(y, y_at, x, arg, places, taps, count, channels, run, y_step, x_step, tap_step):
     to, of = _moves(channels, run, y_step, x_step)
+    moved = np.arange(run)[:, None] * tap_step
     total = np.zeros(of.shape, y.dtype)
     for t in range(count):
-        total += np.where(arg[places[t] + of] == taps[t], x[places[t] + of], 0)
+        total += np.where(arg[places[t] + of] == taps[t] + moved, x[places[t] + of], 0)
     y[y_at + to] = total
 
 
@@ -328,11 +334,11 @@ def _python_sum(weighted: bool) -> Any:
 
 
 pick_largest = Lowered(
-    "pick_largest", "aaiaaaiiiii", _python_pick(np.greater), _emit_pick(">", "pick_largest")
+    "pick_largest", "aaiaaaiiiiii", _python_pick(np.greater), _emit_pick(">", "pick_largest")
 )
 pick_smallest = Lowered(
-    "pick_smallest", "aaiaaaiiiii", _python_pick(np.less), _emit_pick("<", "pick_smallest")
+    "pick_smallest", "aaiaaaiiiiii", _python_pick(np.less), _emit_pick("<", "pick_smallest")
 )
-sum_matching = Lowered("sum_matching", "aiaaaaiiiii", _python_matching, _emit_matching)
+sum_matching = Lowered("sum_matching", "aiaaaaiiiiii", _python_matching, _emit_matching)
 sum_divided = Lowered("sum_divided", "aiaaaiiiii", _python_sum(False), _emit_sum(False, "sum_divided"))
 sum_weighted = Lowered("sum_weighted", "aiaaaiiiii", _python_sum(True), _emit_sum(True, "sum_weighted"))

@@ -83,7 +83,7 @@ def _links(count, targets, sources, taps):
 
 def runs(both, way, factors=None):
     """Targets along a dimension that differ by a shift only: rows of first target, how many, how far apart, and by
-    how much their sources move from one to the next.
+    how much their sources and their taps move from one to the next.
 
     factors: one for each output, which divide sums; targets of a run share theirs.
     """
@@ -94,16 +94,16 @@ def runs(both, way, factors=None):
     for start in range(min(step, count)):
         j = start
         while j < count:
-            length, shift = 1, 0
+            length, shift = 1, (0, 0)
             while j + length * step < count:
                 last, new = j + (length - 1) * step, j + length * step
                 moved = _shift(links, last, new, way, factors)
                 if moved is None or (length > 1 and moved != shift):
                     break
                 length, shift = length + 1, moved
-            found.append((j, length, step, shift))
+            found.append((j, length, step, *shift))
             j += length * step
-    return np.array(found, np.int64).reshape(-1, 4)
+    return np.array(found, np.int64).reshape(-1, 5)
 
 
 def _stride(both):
@@ -113,16 +113,16 @@ def _stride(both):
 
 
 def _shift(links, a, b, way, factors):
-    """By how much the sources of target a move to become those of b; None where more than that differs."""
+    """By how much the sources and the taps of target a move to become those of b; None where more differs."""
     one, other = slice(*links.first[a : a + 2]), slice(*links.first[b : b + 2])
     sources, moved = links.sources[one], links.sources[other]
-    if sources.size != moved.size or not np.array_equal(links.taps[one], links.taps[other]):
+    if sources.size != moved.size:
         return None
     if factors is not None:
         pair = (factors[[a]], factors[[b]]) if way == "forward" else (factors[sources], factors[moved])
         if not np.array_equal(*pair):
             return None
     if not sources.size:
-        return 0
-    apart = moved - sources
-    return int(apart[0]) if (apart == apart[0]).all() else None
+        return 0, 0
+    apart, taps = moved - sources, links.taps[other] - links.taps[one]
+    return (int(apart[0]), int(taps[0])) if (apart == apart[0]).all() and (taps == taps[0]).all() else None

@@ -74,13 +74,13 @@ def term_weights(d, h, w, source, tables, at, factors, weights):
 
 
 @inline(typed=True)
-def reduce_terms(x, y, arg, at, places, taps, weights, terms, channels, run, y_step, x_step):
+def reduce_terms(x, y, arg, at, places, taps, weights, terms, channels, run, y_step, x_step, tap_step):
     if OPERATION == LARGEST:
-        pick_largest(y, arg, at, x, places, taps, terms, channels, run, y_step, x_step)
+        pick_largest(y, arg, at, x, places, taps, terms, channels, run, y_step, x_step, tap_step)
     elif OPERATION == SMALLEST:
-        pick_smallest(y, arg, at, x, places, taps, terms, channels, run, y_step, x_step)
+        pick_smallest(y, arg, at, x, places, taps, terms, channels, run, y_step, x_step, tap_step)
     elif OPERATION == MATCH:
-        sum_matching(y, at, x, arg, places, taps, terms, channels, run, y_step, x_step)
+        sum_matching(y, at, x, arg, places, taps, terms, channels, run, y_step, x_step, tap_step)
     elif OPERATION == AVERAGE:
         sum_divided(y, at, x, places, weights, terms, channels, run, y_step, x_step)
     else:
@@ -96,7 +96,7 @@ def reduce_positions(
     LARGEST, SMALLEST: arg gets the tap. MATCH: the sum of the sources whose arg is the target's tap. AVERAGE: the
     sum divided by the product of the target's factors along the dimensions. SPREAD: each source times such a
     product, of its own place. A unit is a row of targets, or one of its `blocks` of channels. runs: how many runs
-    of positions that are alike a row has, see links.py; from at[9] on there are four numbers for each. scratch
+    of positions that are alike a row has, see links.py; from at[9] on there are five numbers for each. scratch
     (tasks, 4, terms), weights (tasks, terms).
     """
     tasks = scratch.shape[0]
@@ -113,7 +113,7 @@ def reduce_positions(
             n = row // target[1] // target[0]
             rows = row_terms(d, h, source[1], source[2], tables, at, own)
             origin = n * source[0] * source[1] * source[2] * channels + c
-            for k in range(at[9], at[9] + 4 * runs, 4):
+            for k in range(at[9], at[9] + 5 * runs, 5):
                 w = tables[k]
                 terms = position_terms(w, rows, origin, channels, tables, at, own)
                 if OPERATION == AVERAGE:
@@ -123,7 +123,9 @@ def reduce_positions(
                 to = (row * target[2] + w) * channels + c
                 length, y_step, x_step = tables[k + 1], tables[k + 2] * channels, tables[k + 3] * channels
                 count = min(block, channels - c)
-                reduce_terms(x, y, arg, to, places, taps, weight, terms, count, length, y_step, x_step)
+                reduce_terms(
+                    x, y, arg, to, places, taps, weight, terms, count, length, y_step, x_step, tables[k + 4]
+                )  # fmt: skip
 
 
 # -- what a layer binds ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 What avg_pool, lp_pool, the adaptive and the global pools have in common; each says what its windows are.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,8 @@ def geometry_of_windows(found, counted, divisor=1):
 
 def geometry_of_bins(spatial, out, counted=INSIDE, tapped=True):
     """A tap is its position's contribution to the flat index in the map; without taps, for sums, all are 0."""
+    if all(o == 1 for o in out):  # one bin: the map is a single row, whose positions are one run
+        spatial, out = (math.prod(spatial),), (1,)
     missing = (1,) * (3 - len(spatial))
     size, out = missing + tuple(spatial), missing + tuple(out)
     apart = (size[1] * size[2], size[2], 1) if tapped else (0, 0, 0)
