@@ -29,7 +29,7 @@ COMMANDS = {
     "summary": "Show a network's layers: shapes, parameters, FLOPs, memory, what is fused.",
     "lint": "Check a network's file without training.",
     "ops": "List the ops, or show one with its formula and source.",
-    "plugins": "List the plugins and what they bring.",
+    "plugins": "List the plugins, examine them (doctor), or start one (new).",
     "check": "Run the conformance suite on an op, a plugin file or a package.",
     "time": "Time a network's training step, layer by layer.",
     "bench": "Time ops: beside this machine's limits, on CPU and GPU, against PyTorch.",

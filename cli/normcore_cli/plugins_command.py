@@ -12,7 +12,7 @@ from normcore_cli.plugins_doctor import brings, described
 @options.debug
 @click.pass_context
 def command(ctx: click.Context, plugins: tuple[str, ...], as_json: bool) -> None:
-    """List the plugins and what they bring."""
+    """List the plugins; `doctor` says what is wrong with them, `new` starts one."""
     ctx.obj = (plugins, as_json)
     if ctx.invoked_subcommand is None:
         _list(plugins, as_json)
