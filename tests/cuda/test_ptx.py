@@ -17,6 +17,17 @@ pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(ptx.missing() is not None, reason=str(ptx.missing())),
 ]
+# Registers a thread of an op's kernels may take, where the op keeps to fewer than the 255 there are: more, and fewer
+# warps run at once. 64 leave room for all 1024 threads of a block, 128 for 512.
+REGISTERS = {
+    "batch_norm": 64,
+    "dynamic_tanh": 64,
+    "filter_response_norm": 64,
+    "decorrelated_batch_norm": 80,
+    "lp_norm": 88,
+    "layer_norm": 208,
+    "local_response_norm": 208,  # the second pass of backward, for its path in float64
+}
 OPS = {s.name: s.component for s in default().all("op") if s.component.has_cuda()}
 
 
@@ -33,15 +44,19 @@ def launches(cls):
     return list(found.values())
 
 
-def faults_of(recorded):
-    """What is wrong with these kernels, on both architectures."""
+def faults_of(recorded, budget=255):
+    """What is wrong with these kernels, on both architectures. budget: of registers."""
     found = []
     for launch in recorded:
         # One architecture for float64: what it could show beyond the other is in the float32 kernel already.
         for architecture in ptx.ARCHITECTURES if launch.dtype == "float32" else ("sm_90",):
             costs = ptx.resources(launch, architecture)
             found += [f"{costs.label}: {costs.kernel} on {architecture} {f}" for f in costs.faults]
-            assert 0 < costs.registers <= 255
+            assert costs.registers > 0
+            if costs.registers > budget:
+                found.append(
+                    f"{costs.label}: {costs.kernel} on {architecture} takes {costs.registers} registers"
+                )
     return found
 
 
@@ -52,7 +67,7 @@ def test_kernels_compile_and_fit(name):
     except Skipped as reason:
         pytest.skip(str(reason))
     assert recorded
-    faults = faults_of(recorded)
+    faults = faults_of(recorded, REGISTERS.get(name, 255))
     assert not faults, "\n".join(faults)
 
 
