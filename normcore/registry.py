@@ -40,7 +40,8 @@ COMPONENT_HOOKS = {
 
 @dataclass
 class Plugin:
-    """One plugin found. error is empty for one that works; trace holds the last frames of its traceback."""
+    """One plugin found. error is empty for one that works; trace holds the last frames of its traceback, line
+    the one of a plugin file where it failed (0: unknown)."""
 
     name: str
     origin: str  # "entry point module" or the file's path
@@ -51,6 +52,8 @@ class Plugin:
     hooks: tuple[str, ...] = ()
     error: str = ""
     trace: tuple[str, ...] = ()
+    fault: BaseException | None = field(default=None, repr=False, compare=False)
+    line: int = 0
     remarks: tuple[str, ...] = ()  # what works otherwise than its author may think
     file: str = ""  # of the module that has the hooks
     components: list[tuple[str, str]] = field(default_factory=list)  # (kind, name)
@@ -136,7 +139,8 @@ class Registry:
         self._admit(plugin, load)
         if plugin.error:
             self.plugins.remove(plugin)
-            raise PluginError("\n".join([f"plugin file {path}: {plugin.error}", *plugin.trace]))
+            where = f", line {plugin.line}" if plugin.line else ""
+            raise PluginError(f"plugin file {path}{where}: {plugin.error}") from plugin.fault
         return plugin
 
     def add(self, module: Any, name: str = "added") -> Plugin:
@@ -192,13 +196,16 @@ class Registry:
             self.manager.check_pending()
             plugin.hooks = tuple(sorted(i.name for i in self.manager.get_hookcallers(module) or ()))
             self._collect(plugin, module)
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             raise
-        except BaseException as fault:
+        except BaseException as fault:  # a plugin that calls sys.exit too
             plugin.error = (
                 f"{type(fault).__name__}: {fault}" if not isinstance(fault, PluginError) else str(fault)
             )
-            plugin.trace = tuple(traceback.format_tb(fault.__traceback__)[-2:])
+            frames = _frames(fault)
+            own = [frame for frame in frames if frame.filename == plugin.origin]
+            plugin.fault, plugin.line = fault, own[-1].lineno or 0 if own else 0
+            plugin.trace = tuple(traceback.format_list(frames[-2:]))
             plugin.components.clear()
             if module is not None and self.manager.is_registered(module):
                 self.manager.unregister(module)
@@ -251,6 +258,12 @@ class Registry:
                 f"this normcore speaks {INTERFACE_VERSION}; update the plugin or normcore"
             )
         return Registered(component, plugin)
+
+
+def _frames(fault: BaseException) -> list[traceback.FrameSummary]:
+    """The frames of a plugin's failure, without those of Python's import system and of this file."""
+    frames = traceback.extract_tb(fault.__traceback__)
+    return [f for f in frames if not f.filename.startswith("<frozen importlib") and f.filename != __file__]
 
 
 def _unmarked(module: Any) -> Iterator[str]:

@@ -146,6 +146,24 @@ def test_a_broken_plugin_is_set_aside(normcore: Any, monkeypatch: Any) -> None:
     assert normcore("lint", "net.yaml").status == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = 1\nimport a_module_that_is_not_there\n", "mine.py, line 2: ModuleNotFoundError: No module"),
+        ("def f(:\n", "mine.py: SyntaxError: invalid syntax (mine.py, line 1)"),
+        ("import sys\nsys.exit(3)\n", "mine.py, line 2: SystemExit: 3"),
+    ],
+)
+def test_a_plugin_file_that_fails_gives_one_line(normcore: Any, text: str, words: str) -> None:
+    Path("mine.py").write_text(text, encoding="utf-8")
+    found = normcore("lint", "net.yaml", "--plugin", "mine.py")
+    assert found.status == 2
+    assert found.err.startswith("error: plugin file ") and words in found.err
+    assert len(found.err.splitlines()) == 1  # no traceback without --debug
+    shown = normcore("lint", "net.yaml", "--plugin", "mine.py", "--debug")
+    assert shown.err.count("Traceback") > 1
+
+
 def test_schema(normcore: Any) -> None:
     found = normcore("schema")
     schema = json.loads(found.out)
