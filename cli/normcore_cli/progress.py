@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from normcore.training.observer import Observer, Progress
-from normcore_cli.table import duration
+from normcore_cli.table import counted, duration
 
-QUIET = 0.3  # seconds of preparing before anybody is told: kernels from the cache take less
 LINES = 2.0  # seconds between lines about compiling, where no terminal redraws them
 STEPS = 15.0  # the same between lines about steps
 REDRAW = 0.1
@@ -32,8 +31,8 @@ class PlainDisplay(Observer):
         self.began = False
         self.compiled = 0
         self.compile_seconds = 0.0
-        self._started = time.perf_counter()
-        self._last = self._started
+        self._last = time.perf_counter()
+        self._compiling = -LINES  # the first kernel is announced at once: it may take long
         self._epochs = 0
 
     def line(self, text: str) -> None:
@@ -41,16 +40,17 @@ class PlainDisplay(Observer):
 
     def preparing(self, number: int, total: int, label: str) -> None:
         now = time.perf_counter()
-        if number == 1:
-            self._started, self._last = now, now - LINES
-        if now - self._started >= QUIET and now - self._last >= LINES:
-            self._last = now
+        if now - self._compiling >= LINES:
+            self._compiling = now
             self.line(f"compiling kernel {number} of {total} ({label})")
 
     def prepared(self, compiled: int, seconds: float) -> None:
         self.compiled, self.compile_seconds = compiled, seconds
         if compiled:
-            self.line(f"compiled {compiled} kernels in {seconds:.1f} s; the next run finds them in the cache")
+            from normcore.kernels import store
+
+            kept = "; the next run finds them in the cache" if store.folder() is not None else ""
+            self.line(f"compiled {counted(compiled, 'kernel')} in {seconds:.1f} s{kept}")
 
     def begin(self, trainer: Any) -> None:
         self.began = True
@@ -108,10 +108,7 @@ class LiveDisplay(PlainDisplay):
         self.bar.refresh()
 
     def preparing(self, number: int, total: int, label: str) -> None:
-        if number == 1:
-            self._started = time.perf_counter()
-        if time.perf_counter() - self._started >= QUIET:
-            self.draw(f"compiling kernel {number} of {total}", number, total, label)
+        self.draw(f"compiling kernel {number} of {total}", number, total, label)
 
     def step(self, progress: Progress) -> None:
         self._epochs = progress.epochs

@@ -25,6 +25,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def counted(number: int, what: str) -> str:
+    """1 epoch, 2 epochs."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def size(nbytes: float) -> str:
     """Bytes as 12 B, 3.4 KB, 5.6 MB, 7.8 GB (powers of 1000)."""
     for unit, one in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):

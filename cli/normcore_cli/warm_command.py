@@ -27,6 +27,7 @@ def command(
     from normcore.training.loop import Trainer
     from normcore.training.warm_up import warm_up
     from normcore_cli.progress import display
+    from normcore_cli.table import counted
 
     started = time.perf_counter()
     config = options.load(file, overrides, plugins, allow_plugins)
@@ -47,5 +48,5 @@ def command(
     if as_json:
         options.print_json({"compiled": compiled, "loaded": loaded, "seconds": round(seconds, 3)})
     else:
-        counts = f"{compiled} kernels compiled, {loaded} from the cache, {seconds:.1f} s"
+        counts = f"{counted(compiled, 'kernel')} compiled, {loaded} from the cache, {seconds:.1f} s"
         click.echo(f"{config.name} on {net.device.name}: {counts}")

@@ -23,7 +23,8 @@ class Observer:
     """Called by the trainer; every method may be overridden. None may change the trainer."""
 
     def preparing(self, number: int, total: int, label: str) -> None:
-        """Before kernel `number` of `total` is loaded or compiled; label names its layer and direction."""
+        """Kernel `number` of `total` begins to compile; label names its layer and direction. Kernels that come
+        from the cache are not announced; on a GPU, which does not say where they come from, all are."""
 
     def prepared(self, compiled: int, seconds: float) -> None:
         """All kernels are there; `compiled` of them had to be compiled, in so many seconds."""

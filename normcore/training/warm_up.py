@@ -6,7 +6,8 @@ optimizer's slots are put back after.
 """
 
 import contextlib
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from normcore.kernels import kernel
@@ -28,7 +29,7 @@ def warm_up(
     """Run everything that steps of these batch sizes (for training, for evaluation) will run.
 
     mixes: the training's targets are shares of the classes.
-    helper: started when the first kernel turns out to need compiling; it works from the other end.
+    helper: started when the first kernel begins to compile; it works from the other end.
     """
     calls: list[tuple[str, Callable[[], None]]] = []
     for training, batches in zip((True, False), sizes, strict=True):
@@ -39,15 +40,17 @@ def warm_up(
     kept = [(a, a.copy()) for a in (net.store.flat, net.store.flat_gradients, *net.state.values())]
     if optimizer is not None:
         kept += [(a, a.copy()) for a in (getattr(optimizer.t, s) for s in optimizer.optimizer.slots)]
+
+    def begin(number: int, label: str) -> None:
+        observer.preparing(number, len(calls), label)
+        if helper is not None:
+            helper.start()
+
     compiling_only = kernel.compile_only if net.device.name == "cpu" else contextlib.nullcontext
     try:
         for number, (label, call) in enumerate(reversed(calls) if backwards else calls, start=1):
-            observer.preparing(number, len(calls), label)
-            compiled = kernel.statistics.compiled
-            with compiling_only():
+            with compiling_only(), _before_compiling(net, functools.partial(begin, number, label)):
                 call()
-            if helper is not None and kernel.statistics.compiled > compiled:
-                helper.start()
     finally:
         if helper is not None:
             helper.stop()
@@ -56,6 +59,33 @@ def warm_up(
         if optimizer is not None:
             optimizer.steps = 0
         net.forget()
+
+
+@contextlib.contextmanager
+def _before_compiling(net: Network, tell: Callable[[], None]) -> Iterator[None]:
+    """Inside, `tell` is called once when a kernel begins to compile; one that the cache has is no news.
+
+    Kernels of a GPU do not say when they compile: there it is called at once.
+    """
+    if net.device.name != "cpu":
+        tell()
+        yield
+        return
+    from numba.core import event
+
+    class Begin(event.Listener):  # type: ignore[misc]
+        told = False
+
+        def on_start(self, happened: Any) -> None:
+            if not self.told:
+                self.told = True
+                tell()
+
+        def on_end(self, happened: Any) -> None:
+            """Of no interest."""
+
+    with event.install_listener("numba:compile", Begin()):
+        yield
 
 
 def _program_calls(

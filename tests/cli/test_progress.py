@@ -29,26 +29,45 @@ def plain(monkeypatch: Any) -> tuple[progress.PlainDisplay, io.StringIO, Clock]:
     return progress.PlainDisplay(out), out, clock
 
 
-def test_kernels_from_the_cache_are_no_news(monkeypatch: Any) -> None:
-    view, out, clock = plain(monkeypatch)
-    for number in range(1, 25):
-        clock.now += 0.01
-        view.preparing(number, 24, "conv1 forward")
-    view.prepared(0, 0.0)
-    assert out.getvalue() == ""
-
-
-def test_compiling_is_shown_now_and_then(monkeypatch: Any) -> None:
+def test_compiling_is_shown_at_once_and_then_now_and_then(monkeypatch: Any) -> None:
     view, out, clock = plain(monkeypatch)
     for number in range(1, 6):
         view.preparing(number, 24, f"layer{number} forward")
         clock.now += 1.5
-    view.prepared(5, 7.5)
+    view.prepared(1, 7.5)
     assert out.getvalue().splitlines() == [
-        "compiling kernel 2 of 24 (layer2 forward)",
-        "compiling kernel 4 of 24 (layer4 forward)",
-        "compiled 5 kernels in 7.5 s; the next run finds them in the cache",
+        "compiling kernel 1 of 24 (layer1 forward)",
+        "compiling kernel 3 of 24 (layer3 forward)",
+        "compiling kernel 5 of 24 (layer5 forward)",
+        "compiled 1 kernel in 7.5 s; the next run finds them in the cache",
     ]
+
+
+def test_without_a_cache_none_is_promised(monkeypatch: Any) -> None:
+    from normcore.kernels import store
+
+    view, out, _ = plain(monkeypatch)
+    monkeypatch.setattr(store, "folder", lambda: None)
+    view.prepared(2, 7.5)
+    assert out.getvalue() == "compiled 2 kernels in 7.5 s\n"
+
+
+def test_only_kernels_that_compile_are_announced() -> None:
+    from types import SimpleNamespace
+
+    import numba
+
+    from normcore.training.warm_up import _before_compiling
+
+    told: list[str] = []
+    twice = numba.njit(lambda x: 2 * x)
+    for number in (1, 1, 1.0):  # compiles, is there already, compiles for another type
+        with _before_compiling(
+            SimpleNamespace(device=SimpleNamespace(name="cpu")), lambda: told.append("now")
+        ):  # type: ignore[arg-type]
+            twice(number)
+        told.append("done")
+    assert told == ["now", "done", "done", "now", "done"]
 
 
 def test_steps_and_epochs(monkeypatch: Any) -> None:
@@ -71,7 +90,6 @@ def test_a_terminal_gets_one_bar_with_epochs_above_it() -> None:
 
     out = Terminal()
     view = progress.LiveDisplay(out)
-    view._started = -10.0
     view.preparing(7, 24, "conv1 forward")
     view.step(STEP)
     view.epoch(METRICS, best=False)
