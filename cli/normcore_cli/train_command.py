@@ -101,7 +101,7 @@ def _train(
         if fresh and not view.began:
             shutil.rmtree(run.path, ignore_errors=True)  # nothing happened yet, so nothing is left behind
         raise
-    _finish(run, metrics, view, as_json, time.perf_counter() - started)
+    _finish(run, metrics, view, as_json, time.perf_counter() - started, same)
     return 0
 
 
@@ -170,8 +170,8 @@ def _describe(run: "RunFolder", config: "Config", net: Any, loader: Any) -> None
     write(run, net, loader.dataset)
 
 
-def _finish(run: "RunFolder", metrics: Any, view: Any, as_json: bool, seconds: float) -> None:
-    from normcore_cli.table import duration
+def _finish(run: "RunFolder", metrics: Any, view: Any, as_json: bool, seconds: float, same: str) -> None:
+    from normcore_cli.table import counted, duration
 
     lines = run.read_metrics()
     part = "validation" if "validation_loss" in metrics else "test"
@@ -185,8 +185,8 @@ def _finish(run: "RunFolder", metrics: Any, view: Any, as_json: bool, seconds: f
         )
         return
     name = key.replace("_", " ")
-    view.line(f"done: {metrics.get('epoch', 0)} epochs in {duration(seconds)}, run {run.path}")
+    view.line(f"done: {counted(metrics.get('epoch', 0), 'epoch')} in {duration(seconds)}, run {run.path}")
     if best is not None:
         last = f"{metrics[key]:.4f}" if metrics.get(key) is not None else "unknown"
         view.line(f"{name} {last}, best {best[key]:.4f} (epoch {best['epoch']})")
-    view.line(f"next: normcore eval {run.path}")
+    view.line(f"next: normcore eval {shlex.quote(str(run.path))} {same}".rstrip())

@@ -175,7 +175,9 @@ def test_a_run_remembers_its_plugin_files(normcore: Any) -> None:
     from normcore.registry import default
 
     Path("mine.py").write_text(PLUGIN, encoding="utf-8")
-    assert normcore(*TRAIN, "--out", "a", "--set", "network.2=twice", "--plugin", "mine.py").status == 0
+    trained = normcore(*TRAIN, "--out", "a", "--set", "network.2=twice", "--plugin", "mine.py")
+    assert trained.status == 0
+    assert trained.out.splitlines()[-1] == "next: normcore eval a --device cpu --plugin mine.py"
     default.cache_clear()
     found = normcore("eval", "a", "--device", "cpu")
     assert found.status == 2
