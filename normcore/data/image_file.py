@@ -97,8 +97,10 @@ def _read_array(path: Path, channels: int, size: tuple[int, ...] | None) -> np.n
     try:
         array = np.load(path, allow_pickle=False)
     except (EOFError, ValueError, OSError) as fault:
+        # NumPy takes text for a pickle and offers to load it; Python objects are never loaded here.
+        reason = "it is empty, no .npy, or holds Python objects" if "pickle" in str(fault) else fault
         raise DataError(
-            f"{path} is no readable .npy file ({fault}); write it again with numpy.save"
+            f"{path} is no readable .npy file ({reason}); write it again with numpy.save"
         ) from fault
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
         raise DataError(
