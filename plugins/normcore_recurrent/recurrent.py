@@ -203,6 +203,8 @@ class Recurrent(Op):
         of_step = more  # what the normalization of h's share adds
         if self.joint:
             gx, gh, more = t.gx[:, :0], t.ghn, none
+            if on_cpu:
+                of_step = np.add(bias, of_step, out=t.both)
         elif self.normalization != "none":
             norm.forward("ih", t.gx, 0, t.gxn, bias)
             gx, gh, bias, more = t.gxn, t.ghn, none, none

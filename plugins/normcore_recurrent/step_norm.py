@@ -41,6 +41,7 @@ class StepNorm:
         work["draw_hh"] = Array((batch, steps, width))
         if op.joint:
             work["gjoined"] = Array((batch, width))
+            work["both"] = Array((width,))  # the sum of both biases
         else:
             work["gxn"] = work["draw_ih"] = Array((batch, steps, width))
         if op.has_cell:

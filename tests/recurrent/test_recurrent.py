@@ -60,6 +60,45 @@ def test_lengths_are_checked():
         normcore.layer("gru", input_shape=[(3, 4, 2), (3, 4)], hidden_size=3)
 
 
+def test_padding_at_the_end_gives_the_lengths():
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((3, 6, 4))
+    x[1, 2:] = x[2, 4:] = -1.5
+    x[0, 2] = x[2, 0] = -1.5  # no end: steps follow
+    x[1, 3, 0] = np.nan  # nor is NaN padding
+    lengths = np.array([6, 4, 4])
+    padded = layer("gru", x.shape, hidden_size=3, bidirectional=True, padding_value=-1.5)
+    given = layer("gru", x.shape, True, hidden_size=3, bidirectional=True)
+    y = padded.forward(x).copy()
+    assert np.array_equal(y, given.forward(x, lengths), equal_nan=True) and np.isfinite(y[[0, 2]]).all()
+    dy = rng.standard_normal(y.shape)
+    assert np.array_equal(padded.backward(dy), given.backward(dy)[0], equal_nan=True)
+    x[1] = -1.5
+    with pytest.raises(ShapeError, match=r"sequence 1 of 3 holds only padding \(padding_value -1.5"):
+        padded.forward(x)
+    with pytest.raises(ShapeError, match="lengths or padding_value, got both"):
+        layer("gru", x.shape, True, hidden_size=3, padding_value=0.0)
+
+
+def test_a_network_remembers_lengths_until_backward():
+    """Layers between forward and backward reuse memory: the lengths must not lie in it."""
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((3, 6, 4))
+    x[1, 2:] = x[2, 4:] = 0
+    stack = [
+        {"gru": {"hidden_size": 3, "padding_value": 0.0, "return_sequences": True}},
+        {"gru": 3},
+        {"dense": 3},
+    ]
+    net = normcore.Network.from_mapping(
+        {"input": [6, 4], "network": stack, "loss": "cross_entropy"}, dtype="float64"
+    )
+    net.loss(x, np.array([0, 1, 2]))
+    dx = net.backward(input_gradient=True)
+    assert dx[0].all() and dx[1, :2].all() and dx[2, :4].all()
+    assert not dx[1, 2:].any() and not dx[2, 4:].any()
+
+
 @pytest.mark.parametrize("normalization", ["none", "layer_norm"])
 def test_a_sample_does_not_depend_on_its_batch(normalization):
     x = np.random.default_rng(1).standard_normal((3, 3, 3))
