@@ -8,6 +8,7 @@
     sum_divided(y, y_at, x, places, weights, count, channels, run, y_step, x_step)
                                      y: the sum of x, divided by weights[0]
     sum_weighted(...)                y: the sum of x * weights[t]
+    sum_squares(...)                 y: the sum of x * x, divided by weights[0]
 
 Arrays are one-dimensional; t counts terms, c channels; y_at and places are the offsets of a position's first channel.
 A run of positions y_step apart is done at once; from one to the next all places move by x_step, taps by tap_step.
@@ -228,7 +229,7 @@ def _emit_matching(context: Any, builder: Any, signature: Any, values: Any) -> N
     _call(builder, f"normcore_sum_matching_{size}_{arg_size}", arguments, 6, lanes(size), body)
 
 
-def _emit_sum(weighted: bool, name: str) -> Any:
+def _emit_sum(weighted: bool, name: str, squared: bool = False) -> Any:
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> None:
         types = signature.args
         element, size = element_of(types[0])
@@ -254,6 +255,8 @@ def _emit_sum(weighted: bool, name: str) -> Any:
                         value = data.load(x, at, v)
                         if weighted:
                             value = b.fmul(value, weight, flags=["contract"])
+                        if squared:
+                            value = b.fmul(value, value, flags=["contract"])
                         b.store(b.fadd(b.load(block[v]), value, flags=["contract"]), block[v])
 
                 _each_term(b, 0, terms, known, add)
@@ -318,18 +321,19 @@ def _python_matching(y, y_at, x, arg, places, taps, count, channels, run, y_step
     y[y_at + to] = total
 
 
-def _python_sum(weighted: bool) -> Any:
+def _python_sum(weighted: bool, squared: bool = False) -> Any:
     def add(y, y_at, x, places, weights, count, channels, run, y_step, x_step):
         to, of = _moves(channels, run, y_step, x_step)
         total = np.zeros(of.shape, y.dtype)
         for start in range(0, count, BLOCK):
             block = np.zeros(of.shape, y.dtype)
             for t in range(start, min(count, start + BLOCK)):
-                block += x[places[t] + of] * weights[t] if weighted else x[places[t] + of]
+                value = x[places[t] + of]
+                block += value * (weights[t] if weighted else value if squared else 1)
             total += block
         y[y_at + to] = total if weighted else total / weights[0]
 
-    add.__doc__ = "The sum of the gathered values, weighted or divided, for each channel."
+    add.__doc__ = "The sum of the gathered values (or their squares), weighted or divided, for each channel."
     return add
 
 
@@ -342,3 +346,6 @@ pick_smallest = Lowered(
 sum_matching = Lowered("sum_matching", "aiaaaaiiiiii", _python_matching, _emit_matching)
 sum_divided = Lowered("sum_divided", "aiaaaiiiii", _python_sum(False), _emit_sum(False, "sum_divided"))
 sum_weighted = Lowered("sum_weighted", "aiaaaiiiii", _python_sum(True), _emit_sum(True, "sum_weighted"))
+sum_squares = Lowered(
+    "sum_squares", "aiaaaiiiii", _python_sum(False, True), _emit_sum(False, "sum_squares", True)
+)

@@ -168,8 +168,11 @@ class Norm(Op):
         return Reduction.of(t, t.x.shape, lambda: self.geometry(spatial))
 
     def forward_cpu(self, t):
-        _powers[t](t.x.reshape(-1), float(self.p), t.powers)
-        self._reduction(t).average(t, t.powers, t.sums)
+        if self.p == 2:
+            self._reduction(t).squares(t, t.x, t.sums)
+        else:
+            _powers[t](t.x.reshape(-1), float(self.p), t.powers)
+            self._reduction(t).average(t, t.powers, t.sums)
         _roots[t](t.sums, float(self.p), t.y.reshape(-1))
 
     def backward_cpu(self, t):

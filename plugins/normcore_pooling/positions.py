@@ -11,7 +11,14 @@ import numpy as np
 
 from normcore import Array
 from normcore.kernels import cpu, inline, prange, real, wide
-from normcore.kernels.gather import pick_largest, pick_smallest, sum_divided, sum_matching, sum_weighted
+from normcore.kernels.gather import (
+    pick_largest,
+    pick_smallest,
+    sum_divided,
+    sum_matching,
+    sum_squares,
+    sum_weighted,
+)
 from normcore_pooling.links import runs
 
 TASKS = 64  # more than any desktop has threads
@@ -19,7 +26,7 @@ ROWS = 32  # of targets: with fewer, channels are cut into blocks as well
 CHANNELS = 32  # of a block at least: a few vectors
 
 # What a kernel does with the terms of a target; OPERATION is a constant of each compiled kernel.
-LARGEST, SMALLEST, MATCH, AVERAGE, SPREAD = range(5)
+LARGEST, SMALLEST, MATCH, AVERAGE, SPREAD, SQUARES = range(6)
 OPERATION = LARGEST
 NO_FACTORS = np.ones(1)
 NO_ARG = np.zeros(1, np.uint8)
@@ -83,6 +90,8 @@ def reduce_terms(x, y, arg, at, places, taps, weights, terms, channels, run, y_s
         sum_matching(y, at, x, arg, places, taps, terms, channels, run, y_step, x_step, tap_step)
     elif OPERATION == AVERAGE:
         sum_divided(y, at, x, places, weights, terms, channels, run, y_step, x_step)
+    elif OPERATION == SQUARES:
+        sum_squares(y, at, x, places, weights, terms, channels, run, y_step, x_step)
     else:
         sum_weighted(y, at, x, places, weights, terms, channels, run, y_step, x_step)
 
@@ -94,7 +103,7 @@ def reduce_positions(
     """Every target of y from its terms in x, all arrays flat.
 
     LARGEST, SMALLEST: arg gets the tap. MATCH: the sum of the sources whose arg is the target's tap. AVERAGE: the
-    sum divided by the product of the target's factors along the dimensions. SPREAD: each source times such a
+    sum divided by the product of the target's factors along the dimensions; SQUARES: of squares. SPREAD: each source times such a
     product, of its own place. A unit is a row of targets, or one of its `blocks` of channels. runs: how many runs
     of positions that are alike a row has, see links.py; from at[9] on there are five numbers for each. scratch
     (tasks, 4, terms), weights (tasks, terms).
@@ -116,7 +125,7 @@ def reduce_positions(
             for k in range(at[9], at[9] + 5 * runs, 5):
                 w = tables[k]
                 terms = position_terms(w, rows, origin, channels, tables, at, own)
-                if OPERATION == AVERAGE:
+                if OPERATION != SPREAD and OPERATION >= AVERAGE:
                     weight[0] = real(factor_of(d, h, w, target, factors))
                 elif OPERATION == SPREAD:
                     term_weights(d, h, w, source, tables, at, factors, weight)

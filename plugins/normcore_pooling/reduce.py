@@ -19,6 +19,7 @@ from normcore_pooling.positions import (
     NO_ARG,
     NO_FACTORS,
     SPREAD,
+    SQUARES,
     arguments,
     reduce_positions,
     scratch_arrays,
@@ -119,6 +120,10 @@ class Reduction:
     def average(self, t, x, y):
         """y: sums of x over the windows, divided."""
         self._forward(t, AVERAGE, x, y, NO_ARG, self.divisors)
+
+    def squares(self, t, x, y):
+        """The same of the squares of x."""
+        self._forward(t, SQUARES, x, y, NO_ARG, self.divisors)
 
     def spread(self, t, dy, dx):
         """The gradient of average."""
