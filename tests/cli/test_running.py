@@ -38,7 +38,7 @@ def normcore_ops(): return [twice]
 def test_a_run_from_beginning_to_end(normcore: Any) -> None:
     found = normcore(*TRAIN, "--seed", "5")
     assert found.status == 0
-    assert "epoch 1/1" in found.out and "images/s" in found.out and "done: 1 epochs" in found.out
+    assert "epoch 1/1" in found.out and "images/s" in found.out and "done: 1 epoch in" in found.out
     run = Path("runs/tiny-1")
     assert (run / "checkpoints" / "best.safetensors").is_file()
     (metrics,) = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
