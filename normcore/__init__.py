@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from normcore.initializers import Initializer
     from normcore.network import Network
     from normcore.op import Array, Op, Plan, Tensor
+    from normcore.templates.normalization import normalization
+    from normcore.templates.pooling import pooling
     from normcore.training.loop import Trainer
     from normcore.training.losses import Loss
     from normcore.training.optimizers import Optimizer
@@ -47,6 +49,8 @@ _HOMES = {
     "hookimpl": "hookspecs",
     "interop": "interop",
     "layer": "bound_layer",
+    "normalization": "templates.normalization",
+    "pooling": "templates.pooling",
 }
 
 __all__ = [
@@ -72,7 +76,9 @@ __all__ = [
     "hookimpl",
     "interop",
     "layer",
+    "normalization",
     "ops",
+    "pooling",
 ]
 
 

@@ -51,11 +51,10 @@ class Normalization(Op):
     declared: ClassVar[Declared]
     definition: ClassVar[Any]
     over: ClassVar[str]
-    num_groups: Any
 
     def check(self) -> None:
-        if self.over == "groups" and not self.num_groups >= 1:
-            raise ParameterError("num_groups", "a whole number of at least 1", self.num_groups)
+        if self.over == "groups" and not self._groups(1) >= 1:
+            raise ParameterError("num_groups", "a whole number of at least 1", self._groups(1))
         own = vars(self.definition).get("check")
         if own is not None:
             own(self)
@@ -63,7 +62,7 @@ class Normalization(Op):
     def _groups(self, channels: int) -> int:
         return {"groups": getattr(self, "num_groups", 1), "space": channels}.get(self.over, 1)
 
-    def plan(self, x: Tensor) -> Plan:
+    def plan(self, x: Tensor) -> Plan:  # type: ignore[override]
         if len(x.shape) < 2 or 0 in x.shape[1:]:
             raise ShapeError(
                 f"{self.name}: expected (N, C) or (N, C, *spatial) with elements in a sample, got {x.shape}"
@@ -146,9 +145,9 @@ class Normalization(Op):
         """The scalar functions as plain Python, element by element."""
         x = np.asarray(x, np.float64)
         groups = self._groups(x.shape[1])
-        axes, shape = (2,), (x.shape[0], groups, -1)
-        values = x.reshape(x.shape[0], x.shape[1], -1) if self.over == "batch" else x.reshape(shape)
-        axes = (0, 2) if self.over == "batch" else (2,)
+        batch = self.over == "batch"
+        values = x.reshape(x.shape[0], x.shape[1] if batch else groups, -1)
+        axes: tuple[int, ...] = (0, 2) if batch else (2,)
         known: dict[str, Any] = {"x": values, **self.hyperparameters()}
         for scalar in (*self.declared.statistics, self.declared.normalize):
             found = np.vectorize(finite(scalar), otypes=[float])(*(known[a] for a in scalar.arguments))

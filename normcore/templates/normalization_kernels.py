@@ -8,10 +8,11 @@ With f_k the statistics' functions, s_k = mean of f_k(x, s_1 .. s_(k-1)), v = no
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
-from normcore.kernels import CudaKernel, Kernel, epilogue, epilogue_gradient, inline
+from normcore.kernels import CudaKernel, Kernel, inline
 from normcore.kernels.source import Function
 from normcore.kernels.warps import block_sum
 from normcore.templates.declaration import BLOCK, Scalar, indented, text
@@ -20,7 +21,7 @@ THREADS = 256  # of a CUDA block, which takes a row
 
 
 @inline(force=True)
-def affine(v, a, b):
+def affine(v: Any, a: Any, b: Any) -> Any:
     return v * a + b
 
 
@@ -65,10 +66,8 @@ class _Writer:
             if (found := later.derivative(earlier.name)) is not None
         }
         functions += [f for f in (*self.slopes, self.slope, *self.by, *self.cross.values()) if f is not None]
-        self.names = {f.function.name: f.function for f in functions}
-        self.names |= {"epilogue": epilogue, "epilogue_gradient": epilogue_gradient}
+        self.names: dict[str, Any] = {f.function.name: f.function for f in functions}
         self.names |= {"affine": affine, "block_sum": block_sum, "np": np}
-        del self.names["epilogue"], self.names["epilogue_gradient"]  # the generator fills these in
         self.sums = ["t_beta", "t_gamma", *(f"t_{k}" for k in range(len(self.s)) if self.by[k])]
         self.sums += [f"c_{j}_{k}" for j, k in self.cross]
 

@@ -61,7 +61,7 @@ class Pooling(Op):
         sliding = (self.kernel_size, stride, self.padding, 1, self.ceil_mode)
         return windows(spatial, *sliding, op=self.name, half_padding=True)
 
-    def plan(self, x: Tensor) -> Plan:
+    def plan(self, x: Tensor) -> Plan:  # type: ignore[override]
         if not 3 <= len(x.shape) <= 5:
             raise ShapeError(
                 f"{self.name}: expected (N, C, *spatial) with 1 to 3 spatial dimensions, got {x.shape}"

@@ -1,0 +1,221 @@
+"""Template ops: built-in ops once more, from scalar functions, and what declarations may say."""
+
+import importlib.util
+import math
+import pathlib
+
+import numpy as np
+import pytest
+
+import normcore.testing
+from normcore.bound_layer import Layer
+from normcore.errors import ParameterError, PluginError
+from normcore.registry import default
+from normcore.templates import normalization, pooling
+from normcore.testing.samples import Sample
+
+
+def _load():
+    path = pathlib.Path(__file__).with_name("examples.py")
+    spec = importlib.util.spec_from_file_location("examples", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+examples = _load()
+BUILT_IN = {spec.name: spec.component for spec in default().all("op")}
+
+
+@pytest.mark.parametrize("op", [examples.plain_group_norm, examples.plain_lp_pool], ids=lambda op: op.name)
+def test_an_example_passes_the_whole_check(op):
+    report = normcore.testing.check_op(op)
+    assert not report.failed, [str(o) for o in report.failed]
+    assert report.ok
+
+
+@pytest.mark.parametrize(
+    "op, name, parameters",
+    [
+        (examples.plain_group_norm, "group_norm", {"num_groups": 3}),
+        (examples.plain_lp_pool, "lp_pool", {"kernel_size": 3, "stride": 2, "padding": 1}),
+    ],
+    ids=["group_norm", "lp_pool"],
+)
+def test_it_equals_the_built_in_op(op, name, parameters):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 6, 7, 5)).astype(np.float32)
+    results = []
+    for cls in (op, BUILT_IN[name]):
+        layer = Layer(cls.make(**parameters), x.shape, "cpu", "float32", "channels_first", 0, {})
+        for key, array in layer.parameters.items():
+            array[:] = np.random.default_rng(len(key)).standard_normal(array.shape)
+        y = np.array(layer.forward(x, training=True))
+        dy = np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)
+        dx = np.array(layer.backward(dy))
+        results.append([y, dx, *(np.array(g) for g in layer.gradients.values())])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+# -- other statistics, other axes ---------------------------------------------------------------------------------
+
+
+@normalization(over="space", affine=False)
+class spread_norm:
+    """(x - mean) / (mean |x - mean| + mean (x - mean)^2 + eps) of each map: three statistics, two levels deep."""
+
+    eps: float = 0.1
+
+    samples = (Sample("maps", shape=(2, 3, 4, 5)),)
+
+    def mean(x):
+        return x
+
+    def deviation(x, mean):
+        return abs(x - mean)
+
+    def variance(x, mean, deviation):
+        return (x - mean) ** 2 * (1.0 + 0.1 * deviation)
+
+    def normalize(x, mean, deviation, variance, eps):
+        return (x - mean) / (deviation + variance + eps)
+
+
+@normalization(over="batch")
+class channel_rms:
+    """x / sqrt(mean x^2 + 1e-3) of each channel over the batch."""
+
+    samples = (Sample("maps", shape=(3, 4, 2, 5)), Sample("features", shape=(7, 3)))
+
+    def square(x):
+        return x * x
+
+    def normalize(x, square):
+        return x / math.sqrt(square + 1e-3)
+
+
+@normalization(over="sample")
+class soft_gate:
+    """x times a gate of the sample's mean: a normalization that x enters by its mean alone, beside itself."""
+
+    samples = (Sample("maps", shape=(3, 4, 2, 3)),)
+
+    def mean(x):
+        return x
+
+    def normalize(x, mean):
+        return x / (1.0 + math.exp(-mean))
+
+
+@pooling
+class soft_pool:
+    """sum x e^(slope x) / sum e^(slope x): a mean that leans towards the largest."""
+
+    slope: float = 1.5
+
+    samples = (
+        Sample("windows overlap", shape=(2, 3, 5, 6), params={"kernel_size": 3, "stride": 2}),
+        Sample("stride 1, padding", shape=(1, 2, 7), params={"kernel_size": 3, "stride": 1, "padding": 1}),
+        Sample("gaps", shape=(1, 2, 4, 3, 5), params={"kernel_size": (2, 1, 2), "stride": 3}),
+    )
+
+    def weights(x, slope):
+        return math.exp(slope * x)
+
+    def weighted(x, slope):
+        return x * math.exp(slope * x)
+
+    def finish(weights, weighted):
+        return weighted / weights
+
+
+@pooling
+class mean_pool:
+    """The mean of the elements inside the input, in windows too large to sum in registers."""
+
+    samples = (Sample("25 taps", shape=(2, 3, 9, 8), params={"kernel_size": 5, "stride": 1, "padding": 2}),)
+
+    def total(x):
+        return x
+
+    def finish(total, count):
+        return total / count
+
+
+OTHERS = [spread_norm, channel_rms, soft_gate, soft_pool, mean_pool]
+
+
+@pytest.mark.parametrize("op", OTHERS, ids=lambda op: op.name)
+@pytest.mark.parametrize("check", ["value", "gradients"])
+def test_values_and_gradients(op, check):
+    outcome = normcore.testing.check_one(op, check)
+    assert outcome.status == "passed", str(outcome)
+
+
+# -- declarations that cannot be ----------------------------------------------------------------------------------
+
+
+def test_a_declaration_names_what_is_wrong():
+    with pytest.raises(PluginError, match="over must be one of groups"):
+        normalization(type("n", (), {"normalize": lambda x: x}), over="rows")
+    with pytest.raises(PluginError, match="needs a function normalize"):
+
+        @normalization(over="sample")
+        class no_end:
+            """x"""
+
+            def mean(x):
+                return x
+
+    with pytest.raises(PluginError, match="'variance' is none of these"):
+
+        @normalization(over="sample")
+        class wrong_order:
+            """x"""
+
+            def mean(x, variance):
+                return x
+
+            def variance(x, mean):
+                return x
+
+            def normalize(x, mean, variance):
+                return x
+
+    with pytest.raises(PluginError, match="field num_groups"):
+
+        @normalization(over="groups")
+        class no_groups:
+            """x"""
+
+            def normalize(x):
+                return x
+
+    with pytest.raises(PluginError, match="summed over each window"):
+
+        @pooling
+        class no_sum:
+            """x"""
+
+            def finish(total):
+                return total
+
+    with pytest.raises(PluginError, match="'size' is none of these"):
+
+        @pooling
+        class wrong_name:
+            """x"""
+
+            def total(x):
+                return x
+
+            def finish(total, size):
+                return total / size
+
+
+def test_parameters_are_checked():
+    with pytest.raises(ParameterError, match="num_groups"):
+        examples.plain_group_norm.make(num_groups=0)
+    with pytest.raises(ParameterError, match="kernel_size"):
+        examples.plain_lp_pool.make(kernel_size=0)
