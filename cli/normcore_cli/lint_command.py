@@ -12,31 +12,34 @@ from normcore_cli import options
 def command(
     file: str, overrides: tuple[str, ...], plugins: tuple[str, ...], allow_plugins: bool, as_json: bool
 ) -> int:
-    """Check FILE: its YAML, names, types and values, then every layer's shapes. Exit status 2 when it has
-    faults.
+    """Check FILE: its YAML, names, types and values, then every layer's shapes and the loss. Exit
+    status 2 when it has faults.
 
     Each fault stands in a line of its own as file:line:column. The data are opened for their shape.
     """
     import dataclasses
 
-    from normcore.errors import ConfigError
+    from normcore.errors import ConfigError, NormcoreError, Problem
+    from normcore_cli.table import counted
 
     try:
         layers = _check(file, overrides, plugins, allow_plugins)
-    except ConfigError as fault:
+    except NormcoreError as fault:  # data that are not there, and what else has no place in the file
         if not as_json:
             raise
-        options.print_json({"ok": False, "problems": [dataclasses.asdict(p) for p in fault.problems]})
+        problems = fault.problems if isinstance(fault, ConfigError) else [Problem(str(fault), file)]
+        options.print_json({"ok": False, "problems": [dataclasses.asdict(p) for p in problems]})
         return fault.exit_status
     if as_json:
         options.print_json({"ok": True, "problems": []})
     else:
-        click.echo(f"{file}: no problems ({layers} layers)")
+        click.echo(f"{file}: no problems ({counted(layers, 'layer')})")
     return 0
 
 
 def _check(file: str, overrides: tuple[str, ...], plugins: tuple[str, ...], allow_plugins: bool) -> int:
-    """The number of layers. Raises ConfigError."""
+    """The number of layers. Raises ConfigError, DataError, and ShapeError where the loss does not fit the
+    output."""
     from normcore.graph.build import build
 
     config = options.load(file, overrides, plugins, allow_plugins)
@@ -45,4 +48,6 @@ def _check(file: str, overrides: tuple[str, ...], plugins: tuple[str, ...], allo
         batch = config.data.batch_size
         shape = shape or config.data.transforms().output_shape(config.source.load(config.base).shape)
     graph = build(config.network, shape or (), batch, "float32")
+    if config.source is not None:  # only a network with data is there to be trained
+        config.loss.targets(graph.output.tensor)
     return len(graph.nodes)

@@ -50,6 +50,20 @@ def test_lint_finds_shapes_that_do_not_fit(normcore: Any) -> None:
     assert "max_pool1 does not fit behind input" in found.err
 
 
+def test_lint_finds_an_output_that_the_loss_does_not_take(normcore: Any) -> None:
+    found = normcore("lint", "net.yaml", "--set", "network=[batch_norm]", "--json")
+    assert found.status == 2
+    (problem,) = json.loads(found.out)["problems"]
+    assert problem["file"] == "net.yaml"
+    assert "cross_entropy: expected an output of shape (N, classes)" in problem["message"]
+
+
+def test_lint_gives_json_of_missing_data_too(normcore: Any) -> None:
+    found = normcore("lint", "net.yaml", "--set", "data={source: npz, path: none.npz}", "--json")
+    assert found.status == 1
+    assert "there is no such file" in json.loads(found.out)["problems"][0]["message"]
+
+
 def test_summary(normcore: Any) -> None:
     found = normcore("summary", "net.yaml", "--device", "cpu")
     assert found.status == 0

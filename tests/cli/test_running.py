@@ -65,6 +65,10 @@ def test_a_run_from_beginning_to_end(normcore: Any) -> None:
     bad = normcore("predict", run, "text.png", "--device", "cpu")
     assert bad.status == 1
     assert "text.png is no readable image" in bad.err
+    Path("text.npy").write_text("no array", encoding="utf-8")
+    bad = normcore("predict", run, "text.npy", "--device", "cpu")
+    assert bad.status == 1
+    assert "text.npy is no readable .npy file" in bad.err and "allow_pickle" not in bad.err
 
 
 def test_runs_are_numbered_and_out_is_not_overwritten(normcore: Any) -> None:
