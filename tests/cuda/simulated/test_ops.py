@@ -24,7 +24,10 @@ def test_same_as_cpu(comparison):
 def test_empty_batch(name):
     """An empty batch launches nothing that fails, or is refused with an explanation."""
     try:
-        case = Case.of(WITH_CUDA[name], samples_of(WITH_CUDA[name])[0]).with_batch(0)
+        sample = samples_of(WITH_CUDA[name])[0]
+        if sample.make is not None:
+            pytest.skip("the sample makes its own inputs, of one batch size")
+        case = Case.of(WITH_CUDA[name], sample).with_batch(0)
         runner = Runner(case, "float32", device="cuda")
         inputs = runner.cast(case.inputs())
         outputs = runner.forward(inputs, training=False)
