@@ -19,14 +19,21 @@ COMPILING = (
 WORTH_IT = 1000  # tests, from which a second process pays
 
 
-def pytest_collection_modifyitems(items):
-    """Whatever compares with torch carries the marker `peers`: CI runs it once the extra is there."""
+def pytest_collection_modifyitems(config, items):
+    """Whatever compares with torch carries the marker `peers`: CI runs it once the extra is there.
+
+    Tests marked `slow` run only where -m asks for them.
+    """
     import inspect
 
     for item in items:
         function = getattr(item, "function", None)
         if function is not None and 'importorskip("torch"' in inspect.getsource(function):
             item.add_marker(pytest.mark.peers)
+    if "slow" not in config.getoption("markexpr"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
     if AHEAD in os.environ:
         items.reverse()
 
