@@ -149,7 +149,9 @@ class Writer:
     dtype: str
     target: str  # "cpu" or "cuda"
     math_functions: Mapping[str, Any] = field(default_factory=dict)  # math name -> helper, on the CPU
-    constants: Mapping[str, Any] = field(default_factory=dict)  # numbers and functions in place of module-level names
+    constants: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # numbers and functions in place of module-level names
     placeholders: Mapping[str, Function] = field(default_factory=dict)  # epilogue and the like
     parallel: bool = True
 

@@ -307,7 +307,9 @@ class Recurrent(Op):
         batch, steps = x.shape[:2]
         t.lengths = t.ends if len(t.xs) == 1 else t.xs[1]
         if len(t.xs) == 1:
-            t.ends[...] = steps  # before the kernel too: where launches are only recorded, nothing else sets it
+            t.ends[...] = (
+                steps  # before the kernel too: where launches are only recorded, nothing else sets it
+            )
         if len(t.xs) == 1 and self.padding_value is None:
             counts = np.full(batch, steps)
         else:
