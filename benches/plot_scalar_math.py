@@ -10,8 +10,8 @@ import numpy as np
 def measured(name: str, step: int):
     """Arguments, and the error in ulp of math.<name> in a float32 kernel, for every `step`-th float32."""
     from normcore.kernels import variant
+    from normcore.kernels.function import Function
     from normcore.kernels.kernel import Kernel
-    from normcore.kernels.source import Function
     from normcore.testing.ulps import float32_line, ulps
 
     text = f"def {name}_line(x, y):\n    for i in range(x.size):\n        y[i] = math.{name}(x[i])\n"

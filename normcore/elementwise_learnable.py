@@ -16,7 +16,7 @@ import numpy as np
 
 from normcore.elementwise_ops import CHUNK, ElementwiseOp, Scalars
 from normcore.kernels import CudaKernel, Kernel
-from normcore.kernels.source import Function
+from normcore.kernels.function import Function
 from normcore.kernels.warps import block_sum
 from normcore.op import Array, Plan, Tensor
 

@@ -15,7 +15,7 @@ from normcore.derivation.expressions import Term, Terms, body, walk
 from normcore.derivation.rules import Slope
 from normcore.errors import PluginError
 from normcore.kernels import approximations
-from normcore.kernels.source import Function, as_function
+from normcore.kernels.function import Function, as_function
 
 Pair = tuple[Term, Slope]
 HELPERS = {

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from normcore.kernels.function import Function
 from normcore.kernels.kernel import (
     CudaKernel,
     Kernel,
@@ -15,7 +16,6 @@ from normcore.kernels.kernel import (
     uncompiled,
     variant,
 )
-from normcore.kernels.source import Function
 
 
 def _placeholder(name: str, meaning: str) -> Any:

@@ -8,7 +8,7 @@ normal_tail_f32).
 
 import math
 
-from normcore.kernels.source import Inline
+from normcore.kernels.function import Inline
 
 
 def _always_inline(python):

@@ -14,7 +14,8 @@ from typing import Any
 
 from normcore.errors import NormcoreError
 from normcore.kernels import store
-from normcore.kernels.source import Function, Inline, Writer, read
+from normcore.kernels.function import Function, Inline, read
+from normcore.kernels.source import Writer
 
 
 @dataclass(frozen=True, eq=False)  # identity is equality: look-ups in steady state hash a pointer

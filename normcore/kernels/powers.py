@@ -6,7 +6,7 @@ import numpy as np
 
 from normcore.kernels.approximations import is_single
 from normcore.kernels.bits import bits_of, float_bits
-from normcore.kernels.source import Inline
+from normcore.kernels.function import Inline
 
 # Bits of a float32 grow nearly linearly with its logarithm, 2^23 for a factor of 2: those of s^(-3/4) are about
 # 7/4 times those of 1 less 3/4 of those of s. The constant is lowered for the smallest error, 6 %.

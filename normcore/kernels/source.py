@@ -11,135 +11,20 @@ vectorizing polynomials on the CPU.
 import ast
 import builtins
 import hashlib
-import inspect
 import math
 import pathlib
 import sys
-import textwrap
 import types
-from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 from normcore.errors import PluginError
+from normcore.kernels.function import Function, as_function, dotted_name
 
 HELPER_FLAGS = ("contract",)
 SUM_FLAGS = ("contract", "nsz", "reassoc")
-CASTS = ("real", "wide", "np.float32", "np.float64")  # a literal inside keeps the type that it is given there
-
-
-class Function:
-    """The source of one function: of a Python function, read at the first need, or text made by a generator.
-
-    name: in the generated module, unless it is taken there. text: from `def` on, without decorators. namespace:
-    where its free names live. Flags: reassociate (a sum whose order the compiler may choose), typed (literals
-    carry their types already), scalar (elementwise arithmetic only: whole-number literals are retyped as well),
-    force (inlined whatever its size: a call left in a loop keeps it from vectorizing).
-    """
-
-    def __init__(
-        self,
-        name: str,
-        text: str | None = None,
-        namespace: Mapping[str, Any] | None = None,
-        python: Callable[..., Any] | None = None,
-        *,
-        reassociate: bool = False,
-        typed: bool = False,
-        scalar: bool = False,
-        force: bool = False,
-    ):
-        self.name, self.python = name, python
-        self._text, self._namespace, self._line = text, namespace or {}, 0
-        self.reassociate, self.typed, self.scalar, self.force = reassociate, typed, scalar, force
-        self.file = python.__code__.co_filename if python is not None else ""
-
-    @property
-    def text(self) -> str:
-        if self._text is None:
-            self._read()
-        assert self._text is not None
-        return self._text
-
-    @cached_property
-    def definition(self) -> ast.FunctionDef:
-        """The text's syntax tree; one helper stands in many kernels."""
-        definition = ast.parse(self.text).body[0]
-        assert isinstance(definition, ast.FunctionDef)
-        return definition
-
-    @property
-    def namespace(self) -> Mapping[str, Any]:
-        if self._text is None:
-            self._read()
-        return self._namespace
-
-    @property
-    def line(self) -> int:
-        """The line of `def` in its file; 0 for generated text."""
-        if self._text is None:
-            self._read()
-        return self._line
-
-    def _read(self) -> None:
-        """Raises PluginError when Python cannot show the source (typed at a prompt, for example)."""
-        python = self.python
-        assert python is not None
-        try:
-            lines, start = inspect.getsourcelines(python)
-        except (OSError, TypeError) as fault:
-            raise PluginError(
-                f"the source of {python.__name__!r} cannot be read ({fault}); "
-                "kernels are compiled from source, so define the function in a file"
-            ) from None
-        text = textwrap.dedent("".join(lines))
-        node = ast.parse(text).body[0]
-        if not isinstance(node, ast.FunctionDef):
-            raise PluginError(
-                f"{python!r} at line {start} must be written with `def`, not as a lambda or a class"
-            )
-        body = "\n".join(text.splitlines()[node.lineno - 1 :]) + "\n"
-        self._text = body.replace(f"def {node.name}(", f"def {self.name}(", 1)
-        self._line = start + node.lineno - 1
-        self._namespace = python.__globals__  # the live one: a helper may stand below the kernel that uses it
-        if python.__closure__:
-            cells = zip(python.__code__.co_freevars, python.__closure__, strict=True)
-            self._namespace = ChainMap({name: cell.cell_contents for name, cell in cells}, python.__globals__)
-
-    def __call__(self, *args: Any) -> Any:
-        if self.python is None:
-            raise TypeError(f"{self.name} has no Python body; it lives in generated kernels only")
-        return self.python(*args)
-
-
-class Inline(Function):
-    """A helper made by @inline: callable from Python, compiled into each kernel that reaches it."""
-
-    def __init__(
-        self,
-        python: Callable[..., Any],
-        *,
-        reassociate: bool = False,
-        typed: bool = False,
-        force: bool = False,
-    ):
-        super().__init__(python.__name__, python=python, reassociate=reassociate, typed=typed, force=force)
-        self.__doc__ = python.__doc__
-        self.__wrapped__ = python
-
-
-def read(
-    python: Callable[..., Any],
-    name: str = "",
-    *,
-    typed: bool = False,
-    scalar: bool = False,
-    force: bool = False,
-) -> Function:
-    """The source of a Python function, under its own or another name; read when it is needed."""
-    return Function(name or python.__name__, python=python, typed=typed, scalar=scalar, force=force)
 
 
 @dataclass
@@ -220,60 +105,34 @@ class Writer:
         if name != function.name:
             column = definition.col_offset + len("def ")
             edits.append((definition.lineno, column, column + len(function.name), name))
-        local = _locals(definition)
-        skip: set[int] = set()
-        for node in ast.walk(definition):
-            if id(node) in skip:
-                continue
-            if isinstance(node, ast.Call) and _dotted(node.func) in CASTS:
-                given = [a.operand if isinstance(a, ast.UnaryOp) else a for a in node.args]
-                skip.update(id(a) for a in given if isinstance(a, ast.Constant))
-            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and _is_whole(node.right):
-                skip.add(id(node.right))
-            if isinstance(node, ast.Subscript):
-                skip.update(id(inner) for inner in ast.walk(node.slice) if isinstance(inner, ast.Constant))
-            self._edit(node, function, local, edits, skip)
+        for node in function.places:
+            self._edit(node, function, edits)
         body = _apply(function.text, edits)
         self._functions.append(f"{self._origin(function)}{self._decorator(function, entry)}\n{body}")
         return name
 
-    def _edit(
-        self,
-        node: ast.AST,
-        function: Function,
-        local: set[str],
-        edits: list[tuple[int, int, int, str]],
-        skip: set[int],
-    ) -> None:
+    def _edit(self, node: ast.expr, function: Function, edits: list[tuple[int, int, int, str]]) -> None:
         def replace(new: str) -> None:
-            assert isinstance(node, ast.expr) and node.end_col_offset is not None
+            assert node.end_col_offset is not None
             if node.lineno != node.end_lineno:
                 raise PluginError(
                     f"{function.file}:{function.line}: a dotted name is split over lines; join it"
                 )
             edits.append((node.lineno, node.col_offset, node.end_col_offset, new))
 
-        if isinstance(node, ast.Constant) and not function.typed:
-            whole = isinstance(node.value, int) and not isinstance(node.value, bool)
-            if isinstance(node.value, float) or (function.scalar and whole):
-                replace(f"real({node.value!r})")
+        if isinstance(node, ast.Constant):
+            replace(f"real({node.value!r})")
         elif isinstance(node, ast.Attribute):
-            dotted = _dotted(node)
-            root = dotted.split(".")[0] if dotted else ""
-            if not dotted or root in local:
-                return
-            owner = function.namespace.get(root)
-            if owner is math:
-                skip.add(id(node.value))
-                attribute = dotted.split(".", 1)[1]
-                if not callable(getattr(math, attribute, None)):
-                    replace(f"real({dotted})")
-                elif attribute in self.math_functions:
-                    replace(self._emit(as_function(self.math_functions[attribute], typed=True)))
-            elif isinstance(owner, types.ModuleType):
-                skip.add(id(node.value))
+            dotted = dotted_name(node)
+            root, attribute = dotted.split(".", 1)
+            owner = function.namespace[root]
+            if owner is not math:
                 self._module(root, owner, function)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in local:
+            elif not callable(getattr(math, attribute, None)):
+                replace(f"real({dotted})")
+            elif attribute in self.math_functions:
+                replace(self._emit(as_function(self.math_functions[attribute], typed=True)))
+        elif isinstance(node, ast.Name):
             new = self._resolve(node.id, function)
             if new != node.id:
                 replace(new)
@@ -371,42 +230,12 @@ def _digest(module: types.ModuleType) -> str:
     return total.hexdigest()[:16]
 
 
-def as_function(value: Any, typed: bool = False) -> Function:
-    """A helper as source; the same Python function gives the same object, so that it is written once a kernel."""
-    return value if isinstance(value, Function) else _read_once(value, typed)
-
-
-@cache
-def _read_once(python: Callable[..., Any], typed: bool) -> Function:
-    return read(python, typed=typed, force=typed)
-
-
 def _apply(text: str, edits: list[tuple[int, int, int, str]]) -> str:
     lines = [line.encode() for line in text.splitlines()]  # ast counts columns in UTF-8 bytes
     for row, begin, end, new in sorted(set(edits), reverse=True):
         line = lines[row - 1]
         lines[row - 1] = line[:begin] + new.encode() + line[end:]
     return b"\n".join(lines).decode() + "\n"
-
-
-def _dotted(node: ast.expr) -> str:
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        base = _dotted(node.value)
-        return f"{base}.{node.attr}" if base else ""
-    return ""
-
-
-def _locals(definition: ast.FunctionDef) -> set[str]:
-    arguments = definition.args
-    names = {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
-    names |= {n.id for n in ast.walk(definition) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    return names
-
-
-def _is_whole(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, int)
 
 
 def _is_constant(value: Any) -> bool:

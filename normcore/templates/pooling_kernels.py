@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from normcore.kernels import CudaKernel, Kernel
-from normcore.kernels.source import Function
+from normcore.kernels.function import Function
 from normcore.templates.declaration import Scalar, indented, text
 
 TASKS = 64  # into which rows of positions are cut

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from normcore import Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels import CudaKernel, Kernel, cpu, cu, cuda, inline, prange
-from normcore.kernels.source import Function, read
+from normcore.kernels.function import Function, read
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_activation.over_axis import logical_axis, physical_axis, split
 

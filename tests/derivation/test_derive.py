@@ -10,7 +10,7 @@ import normcore
 from normcore.derivation import Derived
 from normcore.errors import PluginError
 from normcore.kernels import inline
-from normcore.kernels.source import read
+from normcore.kernels.function import read
 
 WRITTEN = [
     (spec.component, choice)

@@ -13,7 +13,8 @@ import pytest
 
 from normcore.errors import PluginError
 from normcore.kernels import store
-from normcore.kernels.source import Writer, read
+from normcore.kernels.function import read
+from normcore.kernels.source import Writer
 
 
 def text_of(function, dtype="float32", **options):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from normcore.errors import ParameterError
 from normcore.kernels import cpu, cu, cuda, inline, prange, real
-from normcore.kernels.source import Inline
+from normcore.kernels.function import Inline
 from normcore.kernels.warps import warp_sum
 from normcore.op import Array, Tensor
 from normcore.training.losses.base import BLOCK, ROWS, Loss, add_up, add_up_cuda

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from normcore.component import Component
 from normcore.errors import ParameterError, PluginError
 from normcore.kernels import CudaKernel, Kernel, inline
-from normcore.kernels.source import Function, Inline
+from normcore.kernels.function import Function, Inline
 
 CHUNK = 16384  # elements a task takes
 

@@ -1,0 +1,186 @@
+"""The source of a function that becomes part of kernels: read from its Python file, or text made by a generator."""
+
+import ast
+import inspect
+import textwrap
+import types
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property
+from typing import Any
+
+from normcore.errors import PluginError
+
+CASTS = ("real", "wide", "np.float32", "np.float64")  # a literal inside keeps the type that it is given there
+
+
+class Function:
+    """The source of one function: of a Python function, read at the first need, or text made by a generator.
+
+    name: in the generated module, unless it is taken there. text: from `def` on, without decorators. namespace:
+    where its free names live. Flags: reassociate (a sum whose order the compiler may choose), typed (literals
+    carry their types already), scalar (elementwise arithmetic only: whole-number literals are retyped as well),
+    force (inlined whatever its size: a call left in a loop keeps it from vectorizing).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        text: str | None = None,
+        namespace: Mapping[str, Any] | None = None,
+        python: Callable[..., Any] | None = None,
+        *,
+        reassociate: bool = False,
+        typed: bool = False,
+        scalar: bool = False,
+        force: bool = False,
+    ):
+        self.name, self.python = name, python
+        self._text, self._namespace, self._line = text, namespace or {}, 0
+        self.reassociate, self.typed, self.scalar, self.force = reassociate, typed, scalar, force
+        self.file = python.__code__.co_filename if python is not None else ""
+
+    @property
+    def text(self) -> str:
+        if self._text is None:
+            self._read()
+        assert self._text is not None
+        return self._text
+
+    @cached_property
+    def definition(self) -> ast.FunctionDef:
+        """The text's syntax tree; one helper stands in many kernels."""
+        definition = ast.parse(self.text).body[0]
+        assert isinstance(definition, ast.FunctionDef)
+        return definition
+
+    @cached_property
+    def local(self) -> frozenset[str]:
+        """Names that the function binds itself."""
+        arguments = self.definition.args
+        names = {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
+        stored = (n for n in ast.walk(self.definition) if isinstance(n, ast.Name))
+        return frozenset(names | {n.id for n in stored if isinstance(n.ctx, ast.Store)})
+
+    @cached_property
+    def places(self) -> tuple[ast.expr, ...]:
+        """What a Writer may have to change, outer expressions first: literals to retype, dotted and free names."""
+        found: list[ast.expr] = []
+        skip: set[int] = set()
+        for node in ast.walk(self.definition):
+            if id(node) in skip:
+                continue
+            if isinstance(node, ast.Call) and dotted_name(node.func) in CASTS:
+                given = [a.operand if isinstance(a, ast.UnaryOp) else a for a in node.args]
+                skip.update(id(a) for a in given if isinstance(a, ast.Constant))
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and _is_whole(node.right):
+                skip.add(id(node.right))
+            if isinstance(node, ast.Subscript):
+                skip.update(id(inner) for inner in ast.walk(node.slice) if isinstance(inner, ast.Constant))
+            if isinstance(node, ast.Constant) and not self.typed:
+                whole = isinstance(node.value, int) and not isinstance(node.value, bool)
+                if isinstance(node.value, float) or (self.scalar and whole):
+                    found.append(node)
+            elif isinstance(node, ast.Attribute):
+                root = dotted_name(node).split(".")[0]
+                if root and root not in self.local and isinstance(self.namespace.get(root), types.ModuleType):
+                    skip.add(id(node.value))
+                    found.append(node)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in self.local:
+                found.append(node)
+        return tuple(found)
+
+    @property
+    def namespace(self) -> Mapping[str, Any]:
+        if self._text is None:
+            self._read()
+        return self._namespace
+
+    @property
+    def line(self) -> int:
+        """The line of `def` in its file; 0 for generated text."""
+        if self._text is None:
+            self._read()
+        return self._line
+
+    def _read(self) -> None:
+        """Raises PluginError when Python cannot show the source (typed at a prompt, for example)."""
+        python = self.python
+        assert python is not None
+        try:
+            lines, start = inspect.getsourcelines(python)
+        except (OSError, TypeError) as fault:
+            raise PluginError(
+                f"the source of {python.__name__!r} cannot be read ({fault}); "
+                "kernels are compiled from source, so define the function in a file"
+            ) from None
+        text = textwrap.dedent("".join(lines))
+        node = ast.parse(text).body[0]
+        if not isinstance(node, ast.FunctionDef):
+            raise PluginError(
+                f"{python!r} at line {start} must be written with `def`, not as a lambda or a class"
+            )
+        body = "\n".join(text.splitlines()[node.lineno - 1 :]) + "\n"
+        self._text = body.replace(f"def {node.name}(", f"def {self.name}(", 1)
+        self._line = start + node.lineno - 1
+        self._namespace = python.__globals__  # the live one: a helper may stand below the kernel that uses it
+        if python.__closure__:
+            cells = zip(python.__code__.co_freevars, python.__closure__, strict=True)
+            self._namespace = ChainMap({name: cell.cell_contents for name, cell in cells}, python.__globals__)
+
+    def __call__(self, *args: Any) -> Any:
+        if self.python is None:
+            raise TypeError(f"{self.name} has no Python body; it lives in generated kernels only")
+        return self.python(*args)
+
+
+class Inline(Function):
+    """A helper made by @inline: callable from Python, compiled into each kernel that reaches it."""
+
+    def __init__(
+        self,
+        python: Callable[..., Any],
+        *,
+        reassociate: bool = False,
+        typed: bool = False,
+        force: bool = False,
+    ):
+        super().__init__(python.__name__, python=python, reassociate=reassociate, typed=typed, force=force)
+        self.__doc__ = python.__doc__
+        self.__wrapped__ = python
+
+
+def read(
+    python: Callable[..., Any],
+    name: str = "",
+    *,
+    typed: bool = False,
+    scalar: bool = False,
+    force: bool = False,
+) -> Function:
+    """The source of a Python function, under its own or another name; read when it is needed."""
+    return Function(name or python.__name__, python=python, typed=typed, scalar=scalar, force=force)
+
+
+def as_function(value: Any, typed: bool = False) -> Function:
+    """A helper as source; the same Python function gives the same object, so that it is written once a kernel."""
+    return value if isinstance(value, Function) else _read_once(value, typed)
+
+
+@cache
+def _read_once(python: Callable[..., Any], typed: bool) -> Function:
+    return read(python, typed=typed, force=typed)
+
+
+def dotted_name(node: ast.expr) -> str:
+    """The text "np.float32" of such an expression; of any other, nothing."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        base = dotted_name(node.value)
+        return f"{base}.{node.attr}" if base else ""
+    return ""
+
+
+def _is_whole(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int)
