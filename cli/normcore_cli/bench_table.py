@@ -184,8 +184,10 @@ def crossings(compared: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def comparison(compared: Sequence[Any], changed: Sequence[str], console: Any) -> None:
-    """The verdict on each row, and what else differs."""
+    """The verdict on each row, how many agree, and what else differs."""
     from rich.table import Table
+
+    from normcore.measuring.compare import agreeing
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for name in ("", "speed-up", "interval", "op", "shape"):
@@ -198,5 +200,9 @@ def comparison(compared: Sequence[Any], changed: Sequence[str], console: Any) ->
         table.add_row(word, f"{found.speedup:.2f}", interval, what, row.get("shape_text", str(row["shape"])))
     console.print()
     console.print(table)
+    agree = agreeing(compared)
+    console.print(
+        f"{agree} of {len(compared)} rows ({agree / len(compared):.0%}) agree within their intervals"
+    )
     for line in changed:
         console.print(f"differs: {line}", style="yellow", markup=False)

@@ -59,6 +59,11 @@ def compare(before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]
     return found
 
 
+def agreeing(compared: Iterable[Comparison]) -> int:
+    """How many rows took the same time in both results, as far as their intervals tell."""
+    return sum(found.verdict in (SAME, UNSURE) for found in compared)
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What of the machines differs, so that the comparison is not one of kernels alone."""
     names = ("processor", "cores", "threads", "threading_layer", "gpu", "python", "versions")

@@ -41,6 +41,12 @@ def test_verdicts(before, now, expected):
     assert found.low <= found.speedup <= found.high
 
 
+def test_rows_agree_unless_their_intervals_lie_apart():
+    before = [row(10.0, 9.8, 10.2, shape=[k]) for k in range(3)]
+    now = [row(5.0, shape=[0]), row(10.1, 9.9, 10.3, shape=[1]), row(9.0, 5.0, 20.0, shape=[2])]
+    assert compare.agreeing(compare.compare(before, now)) == 2
+
+
 def test_only_rows_of_both_with_a_time_are_compared():
     before = [row(1.0), row(2.0, dtype="float64"), row(None, direction="backward", interval_s=None)]
     now = [row(1.0), row(3.0, shape=[4, 3]), row(1.0, direction="backward")]
