@@ -149,3 +149,21 @@ def test_double_arithmetic_is_counted():
     assert not real.faults
     assert double.double_ops > 0
     assert "float64 instructions" in double.faults[0]
+
+
+def test_the_way_of_cuda_to_reduce_a_huge_angle_is_no_fault():
+    import math
+
+    @normcore.elementwise(source="none")
+    class wave:
+        """sin(x)"""
+
+        def forward(x):
+            return math.sin(x)
+
+        def derivative(x, y):
+            return math.cos(x)
+
+    for launch in ptx.record(wave.make(), [(4, 33)]):
+        assert "0d3BF921FB54442D19" in ptx.ptx(launch.kernel, launch.types, "sm_90")
+        assert not ptx.resources(launch).faults
