@@ -1,6 +1,7 @@
 """Starting from another run's weights: what fits is taken, the rest keeps its own start; freezing and rates."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from normcore.errors import DataError
@@ -21,10 +22,24 @@ def start_from(net: Network, settings: Any, observer: Observer) -> dict[str, flo
     own = net.store.everything()
     fitting = {k: a for k, a in found.arrays.items() if k in own and tuple(own[k].shape) == tuple(a.shape)}
     if not fitting:
-        raise DataError(f"start_from: no array of {found.path} has a name and shape of this network")
+        faults = "".join(f"\n  {line}" for line in mismatches(found.arrays, own))
+        raise DataError(f"start_from: no array of {found.path} has a name and shape of this network:{faults}")
     fresh = [k for k in own if k not in fitting]
     for name, array in fitting.items():
         own[name][...] = net.device.array(array, str(own[name].dtype))
     if fresh:
         observer.note(f"start_from: {len(fitting)} arrays from {found.path}; new: {', '.join(fresh)}")
     return {**{pattern: 0.0 for pattern in settings.freeze}, **settings.lr_multipliers}
+
+
+def mismatches(theirs: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """One line for each array that only one side has or that differs in shape: the network's own in order, then what
+    the file has besides."""
+    lines = []
+    for name, array in own.items():
+        shape = tuple(array.shape)
+        if name not in theirs:
+            lines.append(f"{name}: {shape} here, not in the file")
+        elif tuple(theirs[name].shape) != shape:
+            lines.append(f"{name}: {shape} here, {tuple(theirs[name].shape)} in the file")
+    return lines + [f"{k}: {tuple(a.shape)} in the file, not here" for k, a in theirs.items() if k not in own]

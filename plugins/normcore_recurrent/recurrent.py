@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
+from normcore import Array, DataError, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels import convolution, convolution_cuda, running
 from normcore.kernels.accumulate import accumulate
 from normcore_recurrent import in_torch, joining, reference
@@ -302,7 +302,7 @@ class Recurrent(Op):
         return lambda source, target: t.device.matmul(source, factor, target)
 
     def _lengths(self, t):
-        """Sets t.lengths. Raises ShapeError for a length outside 1 to T."""
+        """Sets t.lengths. Raises ShapeError for a length outside 1 to T, DataError for a sequence of padding only."""
         x = t.xs[0]
         batch, steps = x.shape[:2]
         t.lengths = t.ends if len(t.xs) == 1 else t.xs[1]
@@ -321,7 +321,7 @@ class Recurrent(Op):
             if wrong.size:
                 k = int(wrong[0])
                 if len(t.xs) == 1:
-                    raise ShapeError(
+                    raise DataError(
                         f"{self.name}: sequence {k} of {batch} holds only padding (padding_value "
                         f"{self.padding_value}; {wrong.size} such), expected at least one step with another value; leave "
                         "empty sequences out of the batch"

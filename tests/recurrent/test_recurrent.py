@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import normcore
-from normcore.errors import ShapeError
+from normcore.errors import DataError, ShapeError
 
 OPS = ("rnn", "lstm", "gru")
 
@@ -74,7 +74,7 @@ def test_padding_at_the_end_gives_the_lengths():
     dy = rng.standard_normal(y.shape)
     assert np.array_equal(padded.backward(dy), given.backward(dy)[0], equal_nan=True)
     x[1] = -1.5
-    with pytest.raises(ShapeError, match=r"sequence 1 of 3 holds only padding \(padding_value -1.5"):
+    with pytest.raises(DataError, match=r"sequence 1 of 3 holds only padding \(padding_value -1.5"):
         padded.forward(x)
     with pytest.raises(ShapeError, match="lengths or padding_value, got both"):
         layer("gru", x.shape, True, hidden_size=3, padding_value=0.0)
