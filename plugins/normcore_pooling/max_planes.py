@@ -138,31 +138,44 @@ def across_flat(v, vi, u, ui, count, apart):
 @inline
 def pick_row(u, ui, y, arg, start, stride):
     s, step = np.uint64(start), np.uint64(stride)
-    for o in range(y.size):
-        y[o] = u[s + np.uint64(o) * step]
-        arg[o] = ui[s + np.uint64(o) * step]
+    if stride == 2:
+        for o in range(y.size):
+            y[o] = u[s + np.uint64(o) * np.uint64(2)]
+            arg[o] = ui[s + np.uint64(o) * np.uint64(2)]
+    else:
+        for o in range(y.size):
+            y[o] = u[s + np.uint64(o) * step]
+            arg[o] = ui[s + np.uint64(o) * step]
 
 
 @cpu
-def forward_small_planes(x, y, arg, v, vi, width, kernel, stride, dilation):
-    """Unpadded 2-D windows on small maps, x (P, H * W), y (P, OH, OW): v, vi (tasks, 2, H * W).
+def forward_whole_planes(x, y, arg, v, vi, size, width, kernel, stride, dilation):
+    """Unpadded 2-D windows, x (P * H * W), y (P, OH, OW): v, vi (tasks, 2, planes * H * W), size = H * W.
 
-    Rows of a small map are too short for vectors. So every position is treated as if a window started there,
-    the whole map in one loop, and the outputs are picked from that.
+    Rows are too short for vectors. So every position is treated as if a window started there, several maps in one
+    loop, and the outputs are picked from that; what runs from one map into the next is never picked.
     """
-    planes = x.shape[0]
+    planes = y.shape[0]
     tasks = v.shape[0]
-    step = (planes + tasks - 1) // tasks
-    below = x.shape[1] - (kernel[1] - 1) * dilation[1] * width
-    beside = below - (kernel[2] - 1) * dilation[2]
+    together = v.shape[2] // size
+    groups = (planes + together - 1) // together
+    step = (groups + tasks - 1) // tasks
+    down_reach = (kernel[1] - 1) * dilation[1] * width
+    reach = down_reach + (kernel[2] - 1) * dilation[2]
     for task in prange(tasks):
-        a, ai = v[task, 0, :below], vi[task, 0, :below]
-        b, bi = v[task, 1, :beside], vi[task, 1, :beside]
-        for p in range(task * step, min(planes, task * step + step)):
-            down_flat(x[p], a, ai, kernel[1], dilation[1] * width, kernel[2])
+        for group in range(task * step, min(groups, task * step + step)):
+            first = group * together
+            last = min(planes, first + together)
+            length = (last - first) * size
+            a, ai = v[task, 0, : length - down_reach], vi[task, 0, : length - down_reach]
+            b, bi = v[task, 1, : length - reach], vi[task, 1, : length - reach]
+            maps = x[first * size : last * size]
+            down_flat(maps, a, ai, kernel[1], dilation[1] * width, kernel[2])
             across_flat(a, ai, b, bi, kernel[2], dilation[2])
-            for oh in range(y.shape[1]):
-                pick_row(b, bi, y[p, oh], arg[p, oh], oh * stride[1] * width, stride[2])
+            for p in range(first, last):
+                for oh in range(y.shape[1]):
+                    start = (p - first) * size + oh * stride[1] * width
+                    pick_row(b, bi, y[p, oh], arg[p, oh], start, stride[2])
 
 
 @inline

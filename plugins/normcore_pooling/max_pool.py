@@ -32,11 +32,12 @@ from normcore_pooling import sizes
 from normcore_pooling.links import of_window
 from normcore_pooling.max_cuda import backward_cuda, flat_indices_cuda, forward_cuda
 from normcore_pooling.max_indices import flat_indices
-from normcore_pooling.max_planes import backward_planes, forward_planes, forward_small_planes
+from normcore_pooling.max_planes import backward_planes, forward_planes, forward_whole_planes
 from normcore_pooling.positions import LARGEST, MATCH, NO_FACTORS, arguments, reduce_positions, scratch_arrays
 
 TASKS = 64  # that share the rows of outputs, each with its own scratch; more than any desktop has threads
-SMALL = 4096  # positions of a map that is pooled all at once: with its scratch it stays in the L1 cache
+WHOLE = 16384  # positions of a map that is pooled all at once: with its scratch it stays in the L2 cache
+TOGETHER = 4096  # positions of small maps that are pooled in one loop
 
 
 class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012, section 3.4"):
@@ -147,8 +148,8 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
         )
         tasks = max(1, min(TASKS, x.shape[0] * out[0] * out[1]))
         row = found[2].size
-        if _small(found):
-            row = max(row, 2 * found[1].size * found[2].size)
+        if _whole(found):
+            row = 2 * _together(found, x.shape[0] * x.shape[1])
         y = {"y": Tensor(shape, x.dtype), "indices": Tensor(shape, "int64")} if self.return_indices else shape
         return Plan(
             y=y,
@@ -169,12 +170,12 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
         if not arg.size:
             return
         constants = {"TAP": arg.dtype.type, "MAXIMUM": self.operation == LARGEST}
-        if g.small:
-            size = g.x[2] * g.x[3]
-            scratch = (_cut(t.v, 2, size), _cut(t.vi, 2, size))
-            forward = forward_small_planes.with_constants(**constants)
-            x, flat = t.x.reshape(g.x[0], size), (g.y[0], *g.y[2:])
-            forward[t](x, y.reshape(flat), arg.reshape(flat), *scratch, g.x[3], *g.window[:2], g.window[3])
+        if g.whole:
+            size, flat = g.x[2] * g.x[3], (g.y[0], *g.y[2:])
+            scratch = (_cut(t.v, 2, g.together), _cut(t.vi, 2, g.together))
+            forward = forward_whole_planes.with_constants(**constants)
+            shape = (size, g.x[3], *g.window[:2], g.window[3])
+            forward[t](t.x.reshape(-1), y.reshape(flat), arg.reshape(flat), *scratch, *shape)
         elif g.first:
             scratch = (_cut(t.v, g.x[-1]), _cut(t.vi, g.x[-1]))
             forward_planes.with_constants(**constants)[t](t.x.reshape(g.x), y, arg, *scratch, *g.window)
@@ -253,7 +254,8 @@ class _Geometry:
         size = tuple(w.size for w in found)
         self.x = (*outer, *size, *inner)
         self.y = (*outer, *(w.out for w in found), *inner)
-        self.small = self.first and _small(found)
+        self.whole = self.first and _whole(found)
+        self.together = _together(found, self.x[0])
         one = (1,) if self.first else ()
         self.x5, self.y5 = (*self.x, *one), (*self.y, *one)
         self.map = size[1:]
@@ -289,11 +291,18 @@ def _cut(scratch, *shape):
     return scratch[: tasks * size].reshape(tasks, *shape)
 
 
-def _small(found):
+def _whole(found):
     """Whether treating every position of a map, at most four times too many, beats going row by row."""
     _, h, w = found
-    whole = not any(v.before or (v.out - 1) * v.stride + v.span > v.size for v in found)
-    return found[0] == ONE and whole and h.stride * w.stride <= 4 and h.size * w.size <= SMALL
+    inside = not any(v.before or (v.out - 1) * v.stride + v.span > v.size for v in found)
+    return found[0] == ONE and inside and h.stride * w.stride <= 4 and h.size * w.size <= WHOLE
+
+
+def _together(found, planes):
+    """Positions of the maps that one loop takes."""
+    _, h, w = found
+    size = h.size * w.size
+    return size * max(1, min(planes, TOGETHER // size))
 
 
 def _offsets(places, size):
