@@ -136,21 +136,17 @@ def across_flat(v, vi, u, ui, count, apart):
 
 
 @inline
-def pick_row(u, ui, y, arg, start, stride):
-    s, step = np.uint64(start), np.uint64(stride)
-    if stride == 2:
-        for o in range(y.size):
-            y[o] = u[s + np.uint64(o) * np.uint64(2)]
-            arg[o] = ui[s + np.uint64(o) * np.uint64(2)]
-    else:
-        for o in range(y.size):
-            y[o] = u[s + np.uint64(o) * step]
-            arg[o] = ui[s + np.uint64(o) * step]
+def pick(u, ui, y, arg, starts):
+    for o in range(y.size):
+        at = starts[o]
+        y[o] = u[at]
+        arg[o] = ui[at]
 
 
 @cpu
-def forward_whole_planes(x, y, arg, v, vi, size, width, kernel, stride, dilation):
-    """Unpadded 2-D windows, x (P * H * W), y (P, OH, OW): v, vi (tasks, 2, planes * H * W), size = H * W.
+def forward_whole_planes(x, y, arg, v, vi, starts, size, width, kernel, dilation):
+    """Unpadded 2-D windows, x (P * H * W), y (P, OH * OW): v, vi (tasks, 2, planes * H * W), size = H * W,
+    starts (OH * OW): where each window starts in its map.
 
     Rows are too short for vectors. So every position is treated as if a window started there, several maps in one
     loop, and the outputs are picked from that; what runs from one map into the next is never picked.
@@ -173,9 +169,8 @@ def forward_whole_planes(x, y, arg, v, vi, size, width, kernel, stride, dilation
             down_flat(maps, a, ai, kernel[1], dilation[1] * width, kernel[2])
             across_flat(a, ai, b, bi, kernel[2], dilation[2])
             for p in range(first, last):
-                for oh in range(y.shape[1]):
-                    start = (p - first) * size + oh * stride[1] * width
-                    pick_row(b, bi, y[p, oh], arg[p, oh], start, stride[2])
+                start = (p - first) * size
+                pick(b[start:], bi[start:], y[p], arg[p], starts)
 
 
 @inline

@@ -171,11 +171,12 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
             return
         constants = {"TAP": arg.dtype.type, "MAXIMUM": self.operation == LARGEST}
         if g.whole:
-            size, flat = g.x[2] * g.x[3], (g.y[0], *g.y[2:])
+            flat = (g.y[0], g.y[2] * g.y[3])
+            t.starts[:] = g.starts
             scratch = (_cut(t.v, 2, g.together), _cut(t.vi, 2, g.together))
             forward = forward_whole_planes.with_constants(**constants)
-            shape = (size, g.x[3], *g.window[:2], g.window[3])
-            forward[t](t.x.reshape(-1), y.reshape(flat), arg.reshape(flat), *scratch, *shape)
+            shape = (g.x[2] * g.x[3], g.x[3], g.window[0], g.window[3])
+            forward[t](t.x.reshape(-1), y.reshape(flat), arg.reshape(flat), *scratch, t.starts, *shape)
         elif g.first:
             scratch = (_cut(t.v, g.x[-1]), _cut(t.vi, g.x[-1]))
             forward_planes.with_constants(**constants)[t](t.x.reshape(g.x), y, arg, *scratch, *g.window)
