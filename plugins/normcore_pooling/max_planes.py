@@ -5,15 +5,7 @@ import numpy as np
 from normcore.kernels import cpu, inline, prange, real
 from normcore_pooling.max_rows import (
     TAP,
-    best_more,
-    best_one,
-    best_three,
-    best_two,
     down,
-    down_more,
-    down_one,
-    down_three,
-    down_two,
     first_of,
     whole_windows,
 )
@@ -99,78 +91,6 @@ def forward_planes(x, y, arg, v, vi, kernel, stride, before, dilation):
             across_row(
                 v[task], vi[task], y[p, od, oh], arg[p, od, oh], kernel[2], stride[2], before[2], dilation[2]
             )
-
-
-@inline
-def down_flat(x, v, vi, count, apart, step):
-    """Maxima of x[i], x[i + apart], ... (`count` of them, taps `step` apart) for every i; x, v, vi flat."""
-    k = 1
-    if count >= 3:
-        down_three(x, x[apart:], x[2 * apart :], v, vi, 0, step)
-        k = 3
-    elif count == 2:
-        down_two(x, x[apart:], v, vi, 0, step)
-        k = 2
-    else:
-        down_one(x, v, vi, 0)
-    while k < count:
-        down_more(x[k * apart :], v, vi, k * step)
-        k += 1
-
-
-@inline
-def across_flat(v, vi, u, ui, count, apart):
-    """The same across, from v, vi."""
-    k = 1
-    if count >= 3 and apart == 1:
-        best_three(v, v[1:], v[2:], vi, vi[1:], vi[2:], u, ui)
-        k = 3
-    elif count == 2:
-        best_two(v, v[apart:], vi, vi[apart:], u, ui)
-        k = 2
-    else:
-        best_one(v, vi, 0, u, ui)
-    while k < count:
-        best_more(v[k * apart :], vi[k * apart :], k, u, ui)
-        k += 1
-
-
-@inline
-def pick(u, ui, y, arg, starts):
-    for o in range(y.size):
-        at = starts[o]
-        y[o] = u[at]
-        arg[o] = ui[at]
-
-
-@cpu
-def forward_whole_planes(x, y, arg, v, vi, starts, size, width, kernel, dilation):
-    """Unpadded 2-D windows, x (P * H * W), y (P, OH * OW): v, vi (tasks, 2, planes * H * W), size = H * W,
-    starts (OH * OW): where each window starts in its map.
-
-    Rows are too short for vectors. So every position is treated as if a window started there, several maps in one
-    loop, and the outputs are picked from that; what runs from one map into the next is never picked.
-    """
-    planes = y.shape[0]
-    tasks = v.shape[0]
-    together = v.shape[2] // size
-    groups = (planes + together - 1) // together
-    step = (groups + tasks - 1) // tasks
-    down_reach = (kernel[1] - 1) * dilation[1] * width
-    reach = down_reach + (kernel[2] - 1) * dilation[2]
-    for task in prange(tasks):
-        for group in range(task * step, min(groups, task * step + step)):
-            first = group * together
-            last = min(planes, first + together)
-            length = (last - first) * size
-            a, ai = v[task, 0, : length - down_reach], vi[task, 0, : length - down_reach]
-            b, bi = v[task, 1, : length - reach], vi[task, 1, : length - reach]
-            maps = x[first * size : last * size]
-            down_flat(maps, a, ai, kernel[1], dilation[1] * width, kernel[2])
-            across_flat(a, ai, b, bi, kernel[2], dilation[2])
-            for p in range(first, last):
-                start = (p - first) * size
-                pick(b[start:], bi[start:], y[p], arg[p], starts)
 
 
 @inline

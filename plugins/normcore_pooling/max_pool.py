@@ -32,12 +32,9 @@ from normcore_pooling import sizes
 from normcore_pooling.links import of_window
 from normcore_pooling.max_cuda import backward_cuda, flat_indices_cuda, forward_cuda
 from normcore_pooling.max_indices import flat_indices
-from normcore_pooling.max_planes import backward_planes, forward_planes, forward_whole_planes
+from normcore_pooling.max_lanes import TASKS, bands_of, forward_lanes
+from normcore_pooling.max_planes import backward_planes, forward_planes
 from normcore_pooling.positions import LARGEST, MATCH, NO_FACTORS, arguments, reduce_positions, scratch_arrays
-
-TASKS = 64  # that share the rows of outputs, each with its own scratch; more than any desktop has threads
-WHOLE = 16384  # positions of a map that is pooled all at once: with its scratch it stays in the L2 cache
-TOGETHER = 4096  # positions of small maps that are pooled in one loop
 
 
 class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012, section 3.4"):
@@ -80,6 +77,11 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
             "padding on one side", shape=(1, 2, 5, 6), params={"kernel_size": 2, "padding": ((0, 1), (1, 0))}
         ),
         Sample("same size", shape=(1, 2, 5, 6), params={"kernel_size": 3, "stride": 2, "padding": "same"}),
+        Sample(
+            "planes side by side and some more, cut at the ends",
+            shape=(2, 10, 6, 7),
+            params={"kernel_size": 3, "stride": 2, "padding": 1},
+        ),
         Sample("offsets beyond a byte", shape=(1, 2, 20, 18), params={"kernel_size": 17, "stride": 1}),
     )
     error_samples = (
@@ -146,17 +148,15 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
         small = next(
             kind for kind in ("uint8", "uint16", "uint32") if taps <= 1 << 8 * np.dtype(kind).itemsize
         )
-        tasks = max(1, min(TASKS, x.shape[0] * out[0] * out[1]))
-        row = found[2].size
-        if _whole(found):
-            row = 2 * _together(found, x.shape[0] * x.shape[1])
+        bands = bands_of(found, x.shape[0] * x.shape[1], np.dtype(x.dtype).itemsize)
+        row = max(1, min(TASKS, x.shape[0] * out[0] * out[1])) * found[2].size
+        rows = {"v": Array((row,)), "vi": Array((row,), small)}
         y = {"y": Tensor(shape, x.dtype), "indices": Tensor(shape, "int64")} if self.return_indices else shape
         return Plan(
             y=y,
             saved={"arg": Array((math.prod(shape),), small)},
             workspace={
-                "v": Array((tasks * row,)),
-                "vi": Array((tasks * row,), small),
+                **(bands.scratch() if bands else rows),
                 "starts": Array((math.prod(out),), "uint64"),
                 "reach": Array((taps,), "uint64"),
                 **scratch_arrays(_links(found)),
@@ -170,13 +170,11 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
         if not arg.size:
             return
         constants = {"TAP": arg.dtype.type, "MAXIMUM": self.operation == LARGEST}
-        if g.whole:
-            flat = (g.y[0], g.y[2] * g.y[3])
-            t.starts[:] = g.starts
-            scratch = (_cut(t.v, 2, g.together), _cut(t.vi, 2, g.together))
-            forward = forward_whole_planes.with_constants(**constants)
-            shape = (g.x[2] * g.x[3], g.x[3], g.window[0], g.window[3])
-            forward[t](t.x.reshape(-1), y.reshape(flat), arg.reshape(flat), *scratch, t.starts, *shape)
+        if g.bands:
+            forward = forward_lanes.with_constants(LANES=g.bands.lanes, **constants)
+            scratch = (a.reshape(g.bands.tasks, -1) for a in (t.band, t.best, t.taps, t.turned))
+            sizes = (g.x[0], g.x[1:], g.y[1:], *g.window, g.bands.rows)
+            forward[t](t.x.reshape(-1), t.y.reshape(-1), t.arg, *scratch, *sizes)
         elif g.first:
             scratch = (_cut(t.v, g.x[-1]), _cut(t.vi, g.x[-1]))
             forward_planes.with_constants(**constants)[t](t.x.reshape(g.x), y, arg, *scratch, *g.window)
@@ -255,8 +253,7 @@ class _Geometry:
         size = tuple(w.size for w in found)
         self.x = (*outer, *size, *inner)
         self.y = (*outer, *(w.out for w in found), *inner)
-        self.whole = self.first and _whole(found)
-        self.together = _together(found, self.x[0])
+        self.bands = bands_of(found, self.x[0], t.x.dtype.itemsize) if self.first else None
         one = (1,) if self.first else ()
         self.x5, self.y5 = (*self.x, *one), (*self.y, *one)
         self.map = size[1:]
@@ -290,20 +287,6 @@ def _cut(scratch, *shape):
     size = math.prod(shape)
     tasks = min(TASKS, scratch.size // size)
     return scratch[: tasks * size].reshape(tasks, *shape)
-
-
-def _whole(found):
-    """Whether treating every position of a map, at most four times too many, beats going row by row."""
-    _, h, w = found
-    inside = not any(v.before or (v.out - 1) * v.stride + v.span > v.size for v in found)
-    return found[0] == ONE and inside and h.stride * w.stride <= 4 and h.size * w.size <= WHOLE
-
-
-def _together(found, planes):
-    """Positions of the maps that one loop takes."""
-    _, h, w = found
-    size = h.size * w.size
-    return size * max(1, min(planes, TOGETHER // size))
 
 
 def _offsets(places, size):
