@@ -28,6 +28,7 @@ from normcore.devices.cuda_simulator import StandIn, kernel_arguments
 from normcore.op import Op, Shape
 from normcore.storage import array_dtype
 
+LIBRARIES = ("nvvm", "nvrtc", "nvJitLink")  # to PTX, CUDA C beside it, and from there to machine code
 ARCHITECTURES = {"sm_80": (8, 0), "sm_90": (9, 0)}  # Ampere and Hopper
 # But for the multiplication by pi / 2 * 2^-64 with which CUDA's float32 sin, cos and tan reduce huge arguments.
 DOUBLE = re.compile(
@@ -48,7 +49,27 @@ def missing() -> str | None:
         absent = [m for m in ("numba_cuda", "cuda.core") if importlib.util.find_spec(m) is None]
     except ImportError:
         absent = ["cuda.core"]
-    return f"needs {' and '.join(absent)}: {INSTALL}" if absent else None
+    if absent:
+        return f"needs {' and '.join(absent)}: {INSTALL}"
+    return _missing_libraries()
+
+
+@cache
+def _missing_libraries() -> str | None:
+    """NVIDIA's compiler and linker may be out of reach although the Python packages are there.
+
+    They are looked for as numba-cuda and cuda.core do, which is not along sys.path: an environment that sees
+    another one's packages by a .pth file does not see their libraries.
+    """
+    from cuda import pathfinder
+
+    absent = []
+    for name in LIBRARIES:
+        try:
+            pathfinder.load_nvidia_dynamic_lib(name)
+        except (pathfinder.DynamicLibNotFoundError, OSError):
+            absent.append(f"lib{name}")
+    return f"needs {' and '.join(absent)}, found in no library folder: {INSTALL}" if absent else None
 
 
 @dataclass(frozen=True)

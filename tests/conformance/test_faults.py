@@ -8,6 +8,7 @@ import pytest
 
 import normcore
 import normcore.testing
+from normcore.testing import ptx
 from normcore.testing.running import Case, Runner, parallel_from
 from normcore.testing.samples import Sample
 
@@ -96,3 +97,23 @@ def test_elementwise_loops_do_not_depend_on_threads():
             numba.set_num_threads(before)
     for (_, a), (_, b) in zip(runs[0].arrays(), runs[1].arrays(), strict=True):
         assert (a == b).all()
+
+
+def test_without_the_cuda_compilers_libraries_the_check_is_skipped(monkeypatch):
+    pathfinder = pytest.importorskip("cuda.pathfinder", reason="needs the extra cuda")
+    if ptx.missing() is not None:
+        pytest.skip(ptx.missing())
+    find = pathfinder.load_nvidia_dynamic_lib
+
+    def all_but_one(name):
+        if name == "nvrtc":
+            raise pathfinder.DynamicLibNotFoundError(name)
+        return find(name)
+
+    monkeypatch.setattr(pathfinder, "load_nvidia_dynamic_lib", all_but_one)
+    ptx._missing_libraries.cache_clear()
+    try:
+        outcome = normcore.testing.check_one("relu", "cuda_compiled")
+    finally:
+        ptx._missing_libraries.cache_clear()
+    assert outcome.status == "skipped" and outcome.detail.startswith("needs libnvrtc, found in no")
