@@ -1,4 +1,4 @@
-"""A stranger's way with a plugin: new, check, install, doctor, train from YAML, its own tests, uninstall."""
+"""A stranger's way with a plugin: new, install, doctor, check, train from YAML, its own tests, bench, uninstall."""
 
 import importlib.util
 import json
@@ -9,12 +9,42 @@ import pytest
 from normcore_cli.main import run
 from normcore_cli.plugins_new import KINDS
 
-KIND_OF = {"stranger_wave": "elementwise", "stranger_pool": "pooling"}
+KIND_OF = {"stranger_wave": "elementwise", "stranger_norm": "normalization", "stranger_pool": "pooling"}
+BENCHED = {"stranger_wave": "32x128", "stranger_norm": "4x16x6x5", "stranger_pool": "2x8x9x9"}
+# What the author of stranger_norm writes in the place of the kernels that `plugins new` gave.
+TEMPLATE = '''\
+"""stranger_norm: root mean square normalization of whole samples, from two scalar functions."""
+
+import math
+
+import normcore
+
+
+@normcore.normalization(over="sample", source="after Zhang and Sennrich 2019, arXiv:1910.07467")
+class stranger_norm:
+    """x / sqrt(mean of x^2 + eps), scaled and shifted by channel. eps: added to the mean."""
+
+    eps: float = 1e-5
+
+    def squares(x):
+        return x * x
+
+    def normalize(x, squares, eps):
+        return x * (1.0 / math.sqrt(squares + eps))
+
+
+@normcore.hookimpl
+def normcore_ops():
+    return [stranger_norm]
+'''
 
 
 @pytest.fixture(scope="module")
 def home(environment, tmp_path_factory):
-    """A folder with both packages, installed by one call of pip."""
+    """A folder with the three packages, installed by one call of pip.
+
+    The pooling is the hand-written one of `plugins new`; the other two are changed by their authors.
+    """
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -27,6 +57,12 @@ def home(environment, tmp_path_factory):
     )
     assert count == 1
     file.write_text(text, encoding="utf-8")
+    # The normalization becomes a template op.
+    folder_of_norm = folder / "stranger_norm"
+    (folder_of_norm / "stranger_norm.py").write_text(TEMPLATE, encoding="utf-8")
+    its_test = folder_of_norm / "test_stranger_norm.py"
+    text = its_test.read_text(encoding="utf-8").replace("StrangerNorm", "stranger_norm")
+    its_test.write_text(text, encoding="utf-8")
     folders = [f"./{name}" for name in KIND_OF]
     environment.pip("install", "--no-index", "--no-deps", "--no-build-isolation", *folders, folder=folder)
     return folder
@@ -84,6 +120,17 @@ def test_check_train_own_tests(name, environment, home):
     assert (folder / "runs").is_dir()
     tested = environment.run("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=folder)
     assert tested.status == 0 and " passed" in tested.out, tested.out
+    rows = benched(environment, name, folder)
+    assert [row["direction"] for row in rows] == ["forward", "backward"]
+    assert all(row["op"] == name and row["median_s"] > 0 and row["correct"] is True for row in rows)
+
+
+def benched(environment, name, folder):
+    """The rows of `normcore bench`, as short as can be."""
+    short = ("--seconds", "0.01", "--no-first-call", "--format", "channels_first", "--device", "cpu")
+    found = environment.normcore("bench", name, "--shape", BENCHED[name], *short, "--json", folder=folder)
+    assert found.status == 0, found.err
+    return json.loads(found.out)["rows"]
 
 
 def test_uninstalled_it_is_gone(environment, home):
