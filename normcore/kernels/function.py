@@ -1,7 +1,7 @@
 """The source of a function that becomes part of kernels: read from its Python file, or text made by a generator."""
 
 import ast
-import inspect
+import linecache
 import textwrap
 import types
 from collections import ChainMap
@@ -107,22 +107,13 @@ class Function:
         """Raises PluginError when Python cannot show the source (typed at a prompt, for example)."""
         python = self.python
         assert python is not None
-        try:
-            lines, start = inspect.getsourcelines(python)
-        except (OSError, TypeError) as fault:
-            raise PluginError(
-                f"the source of {python.__name__!r} cannot be read ({fault}); "
-                "kernels are compiled from source, so define the function in a file"
-            ) from None
+        lines, self._line = _definition_lines(python)
         text = textwrap.dedent("".join(lines))
-        node = ast.parse(text).body[0]
-        if not isinstance(node, ast.FunctionDef):
+        if not text.startswith("def "):
             raise PluginError(
-                f"{python!r} at line {start} must be written with `def`, not as a lambda or a class"
+                f"{python!r} at line {self._line} must be written with `def`, not as a lambda or a class"
             )
-        body = "\n".join(text.splitlines()[node.lineno - 1 :]) + "\n"
-        self._text = body.replace(f"def {node.name}(", f"def {self.name}(", 1)
-        self._line = start + node.lineno - 1
+        self._text = text.replace(f"def {python.__code__.co_name}(", f"def {self.name}(", 1)
         self._namespace = python.__globals__  # the live one: a helper may stand below the kernel that uses it
         if python.__closure__:
             cells = zip(python.__code__.co_freevars, python.__closure__, strict=True)
@@ -170,6 +161,29 @@ def as_function(value: Any, typed: bool = False) -> Function:
 @cache
 def _read_once(python: Callable[..., Any], typed: bool) -> Function:
     return read(python, typed=typed, force=typed)
+
+
+def _definition_lines(python: Callable[..., Any]) -> tuple[list[str], int]:
+    """The function's lines from `def` on, and the number of the first one.
+
+    inspect finds a function's end by tokenizing, which takes most of the time that a start with every kernel
+    in the cache spends on reading; the instructions know it already.
+    """
+    code = python.__code__
+    file = linecache.getlines(code.co_filename, python.__globals__)
+    lines = file[code.co_firstlineno - 1 : _last_line(code)]
+    if not lines:
+        raise PluginError(
+            f"the source of {python.__name__!r} cannot be read (no line {code.co_firstlineno} in {code.co_filename}); "
+            "kernels are compiled from source, so define the function in a file"
+        )
+    decorators = next((k for k, line in enumerate(lines) if line.lstrip().startswith("def ")), 0)
+    return lines[decorators:], code.co_firstlineno + decorators
+
+
+def _last_line(code: types.CodeType) -> int:
+    inner = [_last_line(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+    return max([code.co_firstlineno, *inner, *(end for _, end, _, _ in code.co_positions() if end)])
 
 
 def dotted_name(node: ast.expr) -> str:
