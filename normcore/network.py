@@ -335,15 +335,4 @@ class Network:
 
     def assign(self, arrays: Mapping[str, Any], origin: str = "given arrays") -> None:
         """Set parameters and state from arrays by path; nothing is changed when anything does not fit."""
-        own = self.store.everything()
-        faults: list[str] = [f"  {k}: missing" for k in own if k not in arrays]
-        faults += [f"  {k}: not in this network" for k in arrays if k not in own]
-        faults += [
-            f"  {k}: shape {tuple(arrays[k].shape)}, this network has {tuple(own[k].shape)}"
-            for k in own
-            if k in arrays and tuple(arrays[k].shape) != tuple(own[k].shape)
-        ]
-        if faults:
-            raise DataError(f"{origin}: weights do not fit this network:\n" + "\n".join(faults))
-        for name, array in own.items():
-            array[...] = self.device.array(arrays[name], str(array.dtype))
+        weights_file.assign(self.store.everything(), arrays, self.device, origin)

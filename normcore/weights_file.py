@@ -98,3 +98,21 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise DataError(
             f"{path}: expected a safetensors file, this one is damaged or of another kind ({fault})"
         ) from None
+
+
+def assign(
+    own: Mapping[str, Any], arrays: Mapping[str, Any], device: Any, origin: str, owner: str = "network"
+) -> None:
+    """Copy arrays by name into a device's own ones. Raises DataError naming all that is missing, unknown or
+    misshapen; nothing is changed then."""
+    faults: list[str] = [f"  {k}: missing" for k in own if k not in arrays]
+    faults += [f"  {k}: not in this {owner}" for k in arrays if k not in own]
+    faults += [
+        f"  {k}: shape {tuple(arrays[k].shape)}, this {owner} has {tuple(own[k].shape)}"
+        for k in own
+        if k in arrays and tuple(arrays[k].shape) != tuple(own[k].shape)
+    ]
+    if faults:
+        raise DataError(f"{origin}: weights do not fit this {owner}:\n" + "\n".join(faults))
+    for name, array in own.items():
+        array[...] = device.array(arrays[name], str(array.dtype))

@@ -109,7 +109,15 @@ class Runner:
         # Guard zones keep a kernel that writes outside its arrays from taking the process down.
         self.guard = Guarded() if device is None and case.device == "cpu" else None
         self.layer = case.layer(dtype, format, device or self.guard)
+        self.keep_state()
+
+    def keep_state(self) -> None:
+        """Let all runs from now on begin from the running state as it is."""
         self.state = {name: array.copy() for name, array in self.layer.state.items()}
+
+    def own(self) -> dict[str, Any]:
+        """Parameters and state together: what a weights file holds."""
+        return {**self.layer.parameters, **self.layer.state}
 
     def cast(self, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         """The inputs in the layer's dtype; integers stay."""

@@ -12,6 +12,7 @@ from normcore.testing import cuda_checks
 from normcore.testing import declaration_checks as declared
 from normcore.testing import memory_checks as memory
 from normcore.testing import sameness_checks as sameness
+from normcore.testing import saving_checks as saving
 from normcore.testing import value_checks as values
 from normcore.testing.arithmetic import single_precision
 from normcore.testing.derive import samples_of
@@ -62,6 +63,7 @@ CHECKS: tuple[Check, ...] = (
     Check("repeatable", sameness.repeatable, mandatory=True),
     Check("backward_again", sameness.backward_again),
     Check("random_numbers", sameness.random_numbers),
+    Check("save_and_load", saving.save_and_load, mandatory=True),
     Check("errors", declared.errors, "op"),
     Check("yaml", declared.yaml, "all", gpu=False),
     Check("cuda_kernels", declared.cuda, "op", gpu=False),

@@ -207,6 +207,31 @@ class TrainsOtherwise(Square, name="trains_otherwise"):
             t.y[...] *= 2
 
 
+class DrawsItsScale(Square, name="draws_its_scale"):
+    """A scale that is drawn from the seed, and is no parameter: a weights file does not have it."""
+
+    def forward_cpu(self, t):
+        _squares[t](t.x, t.y)
+        t.y[...] *= t.y.dtype.type(1 + int(t.key) % 97)
+
+    def reference(self, x, key):
+        return x**2 * (1 + int(key) % 97)
+
+
+class HidesItsMean(Square, name="hides_its_mean"):
+    """Keeps the mean of the last training batch for inference, in its workspace instead of its state."""
+
+    def plan(self, x):
+        return normcore.Plan(y=x.shape, workspace={"mean": normcore.Array((1,))})
+
+    def forward_cpu(self, t):
+        if t.training:
+            t.mean[0] = t.x.mean()
+        _squares[t](t.x, t.y)
+        if not t.training:
+            t.y[...] += t.mean[0]
+
+
 class Undocumented(Square, name="undocumented"):
     strength: float = 1.0
 
@@ -304,6 +329,8 @@ FAULTS = {
     SumsByThread: ("threads", "2 threads against 1"),
     SwallowsNan: ("nan", "nan in input 0"),
     TrainsOtherwise: ("modes", "in inference"),
+    DrawsItsScale: ("save_and_load", "in inference, saved and loaded"),
+    HidesItsMean: ("save_and_load", "in inference, saved and loaded"),
     Undocumented: ("docs", "no docstring"),
     ForgetsParameter: ("docs", "strength"),
     AcceptsAnything: ("errors", "was accepted"),
