@@ -11,7 +11,7 @@ import numpy as np
 
 from normcore import weights_file
 from normcore.devices import device as devices
-from normcore.errors import DataError, MemoryBudgetError, ParameterError, ShapeError, UsageError
+from normcore.errors import MemoryBudgetError, ParameterError, ShapeError, UsageError
 from normcore.graph.build import build
 from normcore.graph.nodes import Graph
 from normcore.graph.program import Program
