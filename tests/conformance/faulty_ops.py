@@ -6,10 +6,11 @@ import numba
 import numpy as np
 
 import normcore
-from normcore.kernels import cpu, inline, prange, real
+from normcore.kernels import cpu, cu, cuda, inline, prange, real
 from normcore.testing.samples import ErrorSample, Sample
 
 CALLS = []
+GENERATOR = np.random.default_rng(0)
 
 
 @inline
@@ -232,6 +233,213 @@ class HidesItsMean(Square, name="hides_its_mean"):
             t.y[...] += t.mean[0]
 
 
+@cpu
+def _cancelling(x, y):
+    for n in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            y[n, i] = x[n, i] * x[n, i] - 2000.0 * x[n, i] + 1000000.0
+
+
+class CancelsDigits(Square, name="cancels_digits"):
+    """(x - 1000)^2, multiplied out: in float32 nearly all digits cancel."""
+
+    differentiable = False
+    samples = (Sample("near 1000", shape=(4, 9), low=999.0, high=1001.0),)
+
+    def forward_cpu(self, t):
+        _cancelling[t](t.x, t.y)
+
+    def reference(self, x):
+        return (x - 1000) ** 2
+
+
+class ForgetsItsState(Square, name="forgets_its_state"):
+    """In inference the running shift must be added, and is not."""
+
+    def plan(self, x):
+        return normcore.Plan(y=x.shape, state={"shift": normcore.Array(x.shape[1:])})
+
+    def reference(self, x, shift, training):
+        return x**2 if training else x**2 + shift
+
+
+@cpu
+def _by_middle(x, y):
+    for n in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            for i in range(x.shape[2]):
+                y[n, c, i] = x[n, c, i] * real(c + 1)
+
+
+class IgnoresItsFormat(Square, name="ignores_its_format"):
+    """x times the channel's number, the channels taken from where they are in channels first only."""
+
+    formats = ("channels_first", "channels_last")
+    differentiable = False
+    samples = (Sample("maps", shape=(2, 3, 5)),)
+
+    def forward_cpu(self, t):
+        _by_middle[t](t.x, t.y)
+
+    def reference(self, x):
+        return x * np.arange(1.0, x.shape[1] + 1).reshape(1, -1, 1)
+
+
+class DividesByBatch(Square, name="divides_by_batch"):
+    """x^2 over the size of the batch, and does not say that it needs the batch."""
+
+    differentiable = False
+
+    def forward_cpu(self, t):
+        _squares[t](t.x, t.y)
+        t.y[...] /= t.y.dtype.type(max(1, t.batch))
+
+    def reference(self, x):
+        return x**2 / max(1, len(x))
+
+
+class PreparesOnce(Square, name="prepares_once"):
+    """Fills a table for its rows at the first call, and counts on it when the batch has grown."""
+
+    differentiable = False
+
+    def plan(self, x):
+        table = normcore.Array((x.shape[0],))
+        return normcore.Plan(y=x.shape, workspace={"table": table, "ready": normcore.Array((1,))})
+
+    def forward_cpu(self, t):
+        if t.ready[0] != 1:
+            t.table[:], t.ready[0] = 1, 1
+        _squares[t](t.x, t.y)
+        t.y[...] *= t.table[:, None]
+
+
+@cpu
+def _saturating(x, y):
+    for n in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            v = x[n, i] * x[n, i]
+            y[n, i] = 1e30 if v > 1e30 else v
+
+
+class Saturates(Square, name="saturates"):
+    """1e30 where the square is larger."""
+
+    def forward_cpu(self, t):
+        _saturating[t](t.x, t.y)
+
+
+class TakesTheBase(Square, name="takes_the_base"):
+    """Reads the memory that its input is a view of as if the input began there."""
+
+    def forward_cpu(self, t):
+        x = t.x
+        while isinstance(x.base, np.ndarray):
+            x = x.base
+        memory = x.reshape(-1).view(np.uint8)[: t.x.nbytes]
+        _squares[t](memory.view(t.x.dtype).reshape(t.x.shape), t.y)
+
+
+@cpu
+def _multiply(x, by, y):
+    for n in prange(x.shape[0]):
+        for i in range(x.shape[1]):
+            y[n, i] = x[n, i] * by[n, i]
+
+
+class UsesUpWhatItSaved(Square, name="uses_up_what_it_saved"):
+    """Multiplies the gradient into the slopes that forward saved."""
+
+    backward_needs = ()
+
+    def plan(self, x):
+        return normcore.Plan(y=x.shape, saved={"slopes": normcore.Array(x.shape)})
+
+    def forward_cpu(self, t):
+        _squares[t](t.x, t.y)
+        t.slopes[...] = 2 * t.x
+
+    def backward_cpu(self, t):
+        _multiply[t](t.slopes, t.dy, t.slopes)
+        t.dx[...] = t.slopes
+
+
+class DrawsTheSame(Square, name="draws_the_same"):
+    """Draws by its key alone: every step has the same numbers."""
+
+    stochastic = True
+    differentiable = False
+
+    def forward_cpu(self, t):
+        drawn = np.random.default_rng(int(t.key)).random(t.x.shape) if t.training else 1
+        t.y[...] = t.x**2 * drawn
+
+
+class DrawsFromNowhere(DrawsTheSame, name="draws_from_nowhere"):
+    """Draws from a generator of its own: no step can be repeated."""
+
+    def forward_cpu(self, t):
+        drawn = GENERATOR.random(t.x.shape) if t.training else 1
+        t.y[...] = t.x**2 * drawn
+
+
+class HalfOnCuda(Square, name="half_on_cuda"):
+    """Has a CUDA kernel forward, and none backward."""
+
+    def forward_cuda(self, t):
+        _squares_cuda[t, t.x.size](t.x.reshape(-1), t.y.reshape(-1))
+
+
+@cuda
+def _squares_cuda(x, y):
+    for i in range(cu.grid(1), x.size, cu.gridsize(1)):
+        y[i] = x[i] * x[i]
+
+
+@cuda
+def _shares_cuda(x, y):
+    for i in range(cu.grid(1), x.size, cu.gridsize(1)):
+        y[i] = x[i] * x[i] * (i / i)
+
+
+@cuda
+def _slopes_cuda(x, dy, dx):
+    for i in range(cu.grid(1), x.size, cu.gridsize(1)):
+        dx[i] = 2.0 * x[i] * dy[i]
+
+
+class DividesWholeNumbers(Square, name="divides_whole_numbers"):
+    """A quotient of two integers is a float64, also in a CUDA kernel."""
+
+    def forward_cuda(self, t):
+        _shares_cuda[t, t.x.size](t.x.reshape(-1), t.y.reshape(-1))
+
+    def backward_cuda(self, t):
+        _slopes_cuda[t, t.x.size](t.x.reshape(-1), t.dy.reshape(-1), t.dx.reshape(-1))
+
+
+@cuda
+def _fitted_cuda(x, y):
+    for i in range(cu.grid(1), x.size, cu.gridsize(1)):
+        y[i] = np.polyfit(x, x, 1)[0] * x[i] * x[i]
+
+
+class DoesNotCompile(DividesWholeNumbers, name="does_not_compile"):
+    """Calls a function of NumPy that a CUDA kernel does not have."""
+
+    def forward_cuda(self, t):
+        _fitted_cuda[t, t.x.size](t.x.reshape(-1), t.y.reshape(-1))
+
+
+class GrowsItsParameter(Square, name="grows_its_parameter"):
+    """x^2. size: doubled whenever an op is made, so that no file can hold it."""
+
+    size: int = 3
+
+    def check(self):
+        object.__setattr__(self, "size", 2 * self.size)
+
+
 class Undocumented(Square, name="undocumented"):
     strength: float = 1.0
 
@@ -331,6 +539,20 @@ FAULTS = {
     TrainsOtherwise: ("modes", "in inference"),
     DrawsItsScale: ("save_and_load", "in inference, saved and loaded"),
     HidesItsMean: ("save_and_load", "in inference, saved and loaded"),
+    CancelsDigits: ("float32", "of the largest element, the bound is 1e-05"),
+    ForgetsItsState: ("inference", "of the largest element, the bound is 1e-05"),
+    IgnoresItsFormat: ("formats", "output, channels last"),
+    DividesByBatch: ("batch_of_one", "output 0 of a batch of one"),
+    PreparesOnce: ("batch_sizes", "in a layer declared for 1: output"),
+    Saturates: ("infinities", "output 0 with inf in input 0"),
+    TakesTheBase: ("not_contiguous", "every second element: output"),
+    UsesUpWhatItSaved: ("backward_again", "gradient of input 0, the second time"),
+    DrawsTheSame: ("random_numbers", "the next call draws the same numbers"),
+    DrawsFromNowhere: ("random_numbers", "the same call number"),
+    HalfOnCuda: ("cuda_kernels", "forward_cuda without backward_cuda"),
+    DividesWholeNumbers: ("cuda_compiled", "float64 instructions"),
+    DoesNotCompile: ("cuda_compiled", "polyfit"),
+    GrowsItsParameter: ("yaml", "read back"),
     Undocumented: ("docs", "no docstring"),
     ForgetsParameter: ("docs", "strength"),
     AcceptsAnything: ("errors", "was accepted"),
