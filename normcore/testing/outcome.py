@@ -12,12 +12,17 @@ class Skipped(Exception):
     """Raised by a check that has nothing to check on this op or this machine; the message says why."""
 
 
+class Inapplicable(Skipped):
+    """Raised by a check whose question does not arise, by the op's own declaration: no gap, though it be mandatory."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One check of one op.
 
     status: "passed", "skipped" or "failed". detail: the reason of a skip, what failed, or a remark. shapes,
-    seed: the smallest input that failed; check_one(op, check, shapes=..., seed=...) repeats it.
+    seed: the smallest input that failed; check_one(op, check, shapes=..., seed=...) repeats it. mandatory: skipped, it
+    is a gap.
     """
 
     op: str

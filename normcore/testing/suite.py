@@ -16,7 +16,7 @@ from normcore.testing import saving_checks as saving
 from normcore.testing import value_checks as values
 from normcore.testing.arithmetic import single_precision
 from normcore.testing.derive import samples_of
-from normcore.testing.outcome import Failed, Outcome, Report, Skipped
+from normcore.testing.outcome import Failed, Inapplicable, Outcome, Report, Skipped
 from normcore.testing.running import Case
 
 NARROWING = 40  # trials to make a failing input smaller
@@ -26,7 +26,8 @@ NARROWING = 40  # trials to make a failing input smaller
 class Check:
     """One check. on: "op" (called with the class), "first" (the op's first sample) or "all" samples.
 
-    mandatory: skipping it is reported as a gap. gpu: it makes sense with device="cuda" too.
+    mandatory: skipped, it is a gap, and the op does not count as checked; but for an op that declares that there is
+    nothing to check (outcome.Inapplicable). gpu: it makes sense with device="cuda" too.
     """
 
     name: str
@@ -43,10 +44,12 @@ class Check:
 CHECKS: tuple[Check, ...] = (
     Check("docs", declared.docs, "op", True, gpu=False),
     Check("samples", declared.samples, "op", True, gpu=False),
-    Check("bounds", memory.bounds, "all", gpu=False),  # first: writing out of bounds spoils all that follows
+    Check(
+        "bounds", memory.bounds, "all", True, gpu=False
+    ),  # first: writing out of bounds spoils all that follows
     Check("value", values.value, "all", True),
     Check("inference", values.inference),
-    Check("gradients", values.gradients, "all"),
+    Check("gradients", values.gradients, "all", True),
     Check("float32", values.float32),
     Check("single_precision", single_precision, gpu=False),
     Check("formats", sameness.formats),
@@ -122,7 +125,9 @@ def check_one(
     cls, found = resolve(op), _known(check)
     started = time.perf_counter()
     outcome = _run(cls, found, device, seed, shapes)
-    return replace(outcome, seconds=time.perf_counter() - started, mandatory=found.mandatory)
+    return replace(
+        outcome, seconds=time.perf_counter() - started, mandatory=found.mandatory and outcome.mandatory
+    )
 
 
 def _known(name: str) -> Check:
@@ -135,13 +140,13 @@ def _known(name: str) -> Check:
 
 def _run(cls: type[Op], check: Check, device: str, seed: int, shapes: Sequence[Shape] | None) -> Outcome:
     if check.on == "op":
-        status, detail = _attempt(lambda: check.run(cls, device))
-        return Outcome(cls.name, check.name, status, detail)
+        status, detail, gap = _attempt(lambda: check.run(cls, device))
+        return Outcome(cls.name, check.name, status, detail, mandatory=gap)
     try:
         samples = samples_of(cls)
     except Skipped:
         return Outcome(cls.name, check.name, "skipped", "the op has no samples")
-    remarks: list[tuple[str, str]] = []
+    remarks: list[tuple[str, str, bool]] = []
     for sample in samples if check.on == "all" and shapes is None else samples[:1]:
         try:
             case = Case.of(cls, sample, seed, device)
@@ -151,27 +156,31 @@ def _run(cls: type[Op], check: Check, device: str, seed: int, shapes: Sequence[S
             )
         if shapes is not None:
             case = case.with_shapes(tuple(map(tuple, shapes)))
-        status, detail = _attempt(lambda case=case: check.run(case))  # type: ignore[misc]
+        status, detail, gap = _attempt(lambda case=case: check.run(case))  # type: ignore[misc]
         if status == "failed":
             case, detail = _narrowed(check, case, detail)
             return Outcome(cls.name, check.name, "failed", detail, case.shapes, sample.reason, seed)
-        remarks.append((status, detail))
+        remarks.append((status, detail, gap))
     # Passed when any sample could be checked; skipped when none could.
-    passed = [detail for status, detail in remarks if status == "passed"]
+    passed = [detail for status, detail, _ in remarks if status == "passed"]
     if passed:
         return Outcome(cls.name, check.name, "passed", passed[0])
-    return Outcome(cls.name, check.name, "skipped", remarks[0][1])
+    gap = any(gap for _, _, gap in remarks)
+    return Outcome(cls.name, check.name, "skipped", remarks[0][1], mandatory=gap)
 
 
-def _attempt(run: Callable[[], str]) -> tuple[str, str]:
+def _attempt(run: Callable[[], str]) -> tuple[str, str, bool]:
+    """Status, detail, and whether a skip leaves something unknown."""
     try:
-        return "passed", run() or ""
+        return "passed", run() or "", True
+    except Inapplicable as reason:
+        return "skipped", str(reason), False
     except Skipped as reason:
-        return "skipped", str(reason)
+        return "skipped", str(reason), True
     except Failed as fault:
-        return "failed", str(fault)
+        return "failed", str(fault), True
     except Exception as fault:
-        return "failed", _unexpected(fault)
+        return "failed", _unexpected(fault), True
 
 
 def _unexpected(fault: BaseException) -> str:

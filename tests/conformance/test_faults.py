@@ -68,6 +68,28 @@ def test_what_backward_holds_constant_is_declared():
     assert normcore.testing.check_one(faulty.StraightThrough, "gradients").status == "passed"
 
 
+def test_what_is_mandatory_and_skipped_is_no_success():
+    """An op whose samples are all empty has gradients that nobody has seen; one that declares none has no gap."""
+
+    class OnlyEmpty(faulty.Square, name="only_empty"):
+        """x * x"""
+
+        samples = (Sample("nothing", shape=(0, 9)),)
+
+    report = normcore.testing.check_op(OnlyEmpty, only=["gradients"])
+    (outcome,) = report.outcomes
+    assert (outcome.status, outcome.mandatory, report.ok) == ("skipped", True, False)
+    report = normcore.testing.check_op("hardmax", only=["gradients", "value", "bounds"])
+    assert [o.status for o in report.outcomes] == ["skipped", "passed", "passed"] and report.ok
+
+
+@pytest.mark.parametrize(
+    "check", ["bounds", "value", "gradients", "overwrites", "repeatable", "save_and_load"]
+)
+def test_an_op_without_samples_cannot_be_said_to_be_right(check):
+    assert not normcore.testing.check_op(faulty.NeedsSamples, only=[check]).ok
+
+
 def test_the_smallest_failing_input_is_named():
     outcome = normcore.testing.check_one(faulty.WrongGradient, "gradients")
     assert outcome.shapes == ((1, 1),)
