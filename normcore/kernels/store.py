@@ -17,6 +17,7 @@ import tempfile
 import types
 import warnings
 from functools import cache
+from typing import Any
 
 
 class CacheWarning(UserWarning):
@@ -105,7 +106,16 @@ def load(name: str, text: str, compiled: bool = True) -> types.ModuleType:
     exec(
         compile(text, str(file), "exec"), module.__dict__
     )  # the verified text itself, not what is on disk by now
+    _load_lightly(module.kernel)
     return module
+
+
+def _load_lightly(kernel: Any) -> None:
+    """Give a CPU kernel the cache that loads without preparing to compile."""
+    if hasattr(kernel, "enable_caching"):
+        from normcore.kernels.loading import KernelCache
+
+        kernel._cache = KernelCache(kernel.py_func)
 
 
 def _holds(file: pathlib.Path, text: str) -> bool:
