@@ -111,11 +111,14 @@ def load(name: str, text: str, compiled: bool = True) -> types.ModuleType:
 
 
 def _load_lightly(kernel: Any) -> None:
-    """Give a CPU kernel the cache that loads without preparing to compile."""
+    """Give a CPU kernel that Numba caches the cache that loads without preparing to compile."""
     if hasattr(kernel, "enable_caching"):
+        from numba.core.caching import FunctionCache
+
         from normcore.kernels.loading import KernelCache
 
-        kernel._cache = KernelCache(kernel.py_func)
+        if isinstance(kernel._cache, FunctionCache):
+            kernel._cache = KernelCache(kernel.py_func)
 
 
 def _holds(file: pathlib.Path, text: str) -> bool:
