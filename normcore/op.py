@@ -179,6 +179,14 @@ class Op(Component):
         """
         raise PluginError(f"op {self.name!r} names no counterpart in PyTorch (method in_torch)")
 
+    def refused(self, x: Any) -> tuple[Any, str] | None:
+        """What of the data no forward would take, for an op that reads samples as they come: asked at a run's start.
+
+        x: a batch of its first input (N, ...) on the host, in the net's dtype. Returns (bool (N,), True for each sample
+        that forward would refuse; what is wrong with one, as "holds only padding"), or None when it takes all there are.
+        """
+        return None
+
     @classmethod
     def formats_on(cls, device: str) -> tuple[str, ...]:
         """The memory formats that its kernels for "cpu" or "cuda" take, best first."""

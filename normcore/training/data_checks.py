@@ -3,9 +3,11 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from normcore.errors import DataError, ShapeError
 from normcore.network import Network
-from normcore.op import Tensor
+from normcore.op import Op, Tensor
 from normcore.training.evaluation import classes_of
 
 
@@ -20,6 +22,7 @@ def check(net: Network, loss: Any, loader: Any) -> bool:
             "leave mixup out, or train with cross_entropy"
         )
     _check_last_batch(net, loader)
+    _check_values(net, loader)
     return bool(mixes)
 
 
@@ -67,6 +70,37 @@ def _check_last_batch(net: Network, loader: Any) -> None:
                 f"{node.path}: the last batch of an epoch has {last} sample, which leaves one value per channel to its "
                 "batch statistics; set data.drop_last: true or another data.batch_size"
             )
+
+
+def _check_values(net: Network, loader: Any) -> None:
+    """Raises DataError for a sample, named by its place in the data, that the op which reads it refuses."""
+    readers = _readers(net, loader.last_batch)
+    for part in loader.parts if readers else ():
+        indices = loader.parts[part].indices
+        for number, (x, _) in enumerate(loader.evaluate(part)):
+            for node in readers:
+                found = node.op.refused(x.reshape(len(x), *node.inputs[0].tensor.shape[1:]))
+                if found is None or not found[0].any():
+                    continue
+                sample = indices[number * loader.batch_size + int(found[0].argmax())]
+                source = "test" if loader.parts[part].x is loader.dataset.x_test else "training"
+                raise DataError(
+                    f"{loader.dataset.name}: {source} sample {sample} (counted from 0) {found[1]}, as {node.path} sees "
+                    "it after data preparation; leave it out"
+                )
+
+
+def _readers(net: Network, batch: int) -> list[Any]:
+    """Nodes that read the net's input as it comes, or a view of it, and may refuse some of it."""
+    graph = net.program(batch, True, keep=False).graph
+    views, found = {id(graph.input)}, []
+    for node in graph.nodes:
+        if node.inputs and id(node.inputs[0]) in views:
+            if node.op.is_view:
+                views |= {id(v) for v in node.outputs}
+            elif type(node.op).refused is not Op.refused:
+                found.append(node)
+    return [n for n in found if n.op.refused(np.zeros((0, *n.inputs[0].tensor.shape[1:]))) is not None]
 
 
 def batch_sizes(loader: Any) -> tuple[set[int], set[int]]:

@@ -14,21 +14,24 @@ from normcore.training.run_folder import RunFolder
 def start_from(net: Network, settings: Any, observer: Observer) -> dict[str, float]:
     """Load the best checkpoint of settings.run into the network; returns pattern -> learning-rate factor.
 
-    Arrays that this network lacks, or has in another shape (a new head), are left out and named. Raises DataError
-    when nothing fits.
+    Arrays that this network lacks, or has in another shape (a new head), are left out and noted with their shapes.
+    Raises DataError when nothing fits.
     """
     run = RunFolder.open(pathlib.Path(settings.run))
     found = checkpoints.best(run.checkpoints)
+    theirs = {k: a for k, a in found.arrays.items() if "/" not in k}  # without the optimizer's slots
     own = net.store.everything()
-    fitting = {k: a for k, a in found.arrays.items() if k in own and tuple(own[k].shape) == tuple(a.shape)}
+    fitting = {k: a for k, a in theirs.items() if k in own and tuple(own[k].shape) == tuple(a.shape)}
+    unfit = "".join(f"\n  {line}" for line in mismatches(theirs, own))
     if not fitting:
-        faults = "".join(f"\n  {line}" for line in mismatches(found.arrays, own))
-        raise DataError(f"start_from: no array of {found.path} has a name and shape of this network:{faults}")
-    fresh = [k for k in own if k not in fitting]
+        raise DataError(f"start_from: no array of {found.path} has a name and shape of this network:{unfit}")
     for name, array in fitting.items():
         own[name][...] = net.device.array(array, str(own[name].dtype))
-    if fresh:
-        observer.note(f"start_from: {len(fitting)} arrays from {found.path}; new: {', '.join(fresh)}")
+    if unfit:
+        observer.note(
+            f"start_from: {len(fitting)} of this network's {len(own)} arrays are from {found.path}; what does not fit "
+            f"(arrays that are here start anew):{unfit}"
+        )
     return {**{pattern: 0.0 for pattern in settings.freeze}, **settings.lr_multipliers}
 
 

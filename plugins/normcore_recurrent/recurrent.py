@@ -322,12 +322,12 @@ class Recurrent(Op):
                 k = int(wrong[0])
                 if len(t.xs) == 1:
                     raise DataError(
-                        f"{self.name}: sequence {k} of {batch} holds only padding (padding_value "
+                        f"{t.path}: sequence {k} of {batch} holds only padding (padding_value "
                         f"{self.padding_value}; {wrong.size} such), expected at least one step with another value; leave "
                         "empty sequences out of the batch"
                     )
                 raise ShapeError(
-                    f"{self.name}: expected lengths from 1 to {steps} (the input's steps), got {int(counts[k])} for "
+                    f"{t.path}: expected lengths from 1 to {steps} (the input's steps), got {int(counts[k])} for "
                     f"sequence {k} of {batch} ({wrong.size} such); leave empty sequences out of the batch"
                 )
         longest = int(counts.max(initial=0))
@@ -339,7 +339,7 @@ class Recurrent(Op):
             alive = int((counts >= longest).sum())
             if alive < 2:
                 raise ShapeError(
-                    f"{self.name}: batch_norm needs at least two sequences at every time step, but only {alive} of the "
+                    f"{t.path}: batch_norm needs at least two sequences at every time step, but only {alive} of the "
                     f"batch's {len(counts)} reaches step {longest}; use larger batches of similar lengths, or layer_norm"
                 )
             if int(t.device.to_host(t.trained_steps)[0]) < longest:
@@ -350,9 +350,16 @@ class Recurrent(Op):
         t.last_trained = max(0, trained - 1)
         if trained < longest and (self.longer == "error" or trained == 0):
             raise ShapeError(
-                f"{self.name}: batch_norm has statistics of {trained} time steps, the input has sequences of {longest}: "
+                f"{t.path}: batch_norm has statistics of {trained} time steps, the input has sequences of {longest}: "
                 "train with sequences as long, set longer: last to reuse the last step's, or use layer_norm"
             )
+
+    def refused(self, x):
+        """Sequences of padding only, before any kernel runs."""
+        if self.padding_value is None:
+            return None
+        empty = (x == np.asarray(self.padding_value, x.dtype)).all((1, 2))
+        return empty, f"holds only padding (padding_value {self.padding_value})"
 
     def _fill(self, t, array):
         self._launch(t, "fill", array.size, array.reshape(-1), 0.0)

@@ -165,6 +165,31 @@ def test_bad_input_leaves_nothing_behind(
     assert not list(Path().glob("runs/*"))
 
 
+def test_a_sequence_of_padding_only_is_named_before_anything_compiles(
+    normcore: Any, monkeypatch: Any
+) -> None:
+    from normcore.training import loop
+
+    monkeypatch.setattr(loop, "warm_up", lambda *_: pytest.fail("compiled"))
+    x = np.ones((9, 4, 2), np.float32)
+    x[7] = 0
+    np.savez("s.npz", x_train=x, y_train=np.arange(9) % 2, x_test=x[:3], y_test=np.arange(3) % 2)
+    text = """
+name: s
+data: {source: npz, path: s.npz, layout: as_is, batch_size: 3}
+network: [{lstm: {hidden_size: 2, padding_value: 0.0}}]
+loss: cross_entropy
+"""
+    Path("s.yaml").write_text(text, encoding="utf-8")
+    found = normcore("train", "s.yaml", "--device", "cpu")
+    assert found.status == 1
+    assert (
+        "training sample 7 (counted from 0) holds only padding (padding_value 0.0), as lstm1 sees it"
+        in found.err
+    )
+    assert not list(Path().glob("runs/*"))
+
+
 def test_cuda_without_a_gpu_says_what_is_missing(normcore: Any) -> None:
     from normcore.devices import cuda
 
