@@ -4,6 +4,7 @@ In a guide, a fenced block with `title=NAME` is a file, a `bash` block is a comm
 behind it holds lines that the command prints (parts of each line may be left out at its end).
 """
 
+import ast
 import pathlib
 import re
 import shlex
@@ -20,6 +21,7 @@ import normcore
 from normcore import hookspecs
 from normcore.config.config import from_mapping
 from normcore.registry import Registry
+from normcore.testing.suite import CHECKS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GUIDES = ("README.md", "plugins/README.md", "normcore/README.md")
@@ -105,6 +107,8 @@ def test_the_diary_was_kept(folder):
 def test_plugin_files_of_the_guide_register(block, folder):
     if block.title.startswith("test_"):
         return  # run below
+    if block.title == "rank_layers.py":
+        return  # a command, installed in tests/plugins/test_author.py
     plugin = Registry().load_file(folder / block.title)
     assert plugin.components or block.title == "diary.py"
 
@@ -132,6 +136,44 @@ def test_the_loss_of_the_guide_has_the_right_gradient(folder):
     weight[0, 1] -= 2e-6
     left = net.loss(x, targets)
     assert np.isclose(gradient[0, 1], (right - left) / 2e-6, rtol=1e-6)
+
+
+def test_the_guide_counts_lines_as_they_are():
+    """What an author writes for a layer: within a tenth of what the guide says, and no more than elsewhere."""
+    guide = (ROOT / "plugins/README.md").read_text(encoding="utf-8")
+    table = guide.partition("## What it costs to write")[2].partition("\n## ")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if "|" in line
+    ]
+    rows = rows[2:]
+    assert [row[0].split()[0] for row in rows[:2]] == ["ELU", "RMS"] and len(rows) == 4
+    for _, elsewhere, here, stated in rows:
+        if here.endswith(" above"):
+            lines = class_lines(here.split()[0])
+        else:
+            first, *others = here.split(", ")
+            files = [ROOT / "plugins" / first]
+            files += [files[0].with_name(other) for other in others]
+            lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
+        assert abs(lines - int(stated)) <= 0.1 * lines, f"{here}: {lines} lines, the guide says {stated}"
+        theirs = [int(n.replace(",", "")) for n in re.findall(r"([\d,]{3,}) in", elsewhere)]
+        assert all(lines <= n for n in theirs), f"{here}: {lines} lines, elsewhere {theirs}"
+
+
+def class_lines(name):
+    """Lines of a class of the plugin guide, with its decorators."""
+    for block in blocks_of("plugins/README.md"):
+        for node in ast.walk(ast.parse(block.text)) if block.language == "python" else ():
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                return node.end_lineno - node.decorator_list[0].lineno + 1
+    raise AssertionError(f"no class {name} in the guide")
+
+
+def test_the_guide_names_the_mandatory_checks():
+    guide = (ROOT / "plugins/README.md").read_text(encoding="utf-8")
+    named = re.search(r"nothing mandatory was skipped: (.*?)\.\n", guide)[1]
+    mandatory = [check.name for check in CHECKS if check.mandatory]
+    assert re.sub(r" \(.*?\)", "", named).split(", ") == mandatory
 
 
 @pytest.mark.parametrize("hook", HOOKS)

@@ -142,6 +142,36 @@ def test_uninstalled_it_is_gone(environment, home):
     assert environment.normcore("ops", "show", "stranger_wave", folder=home).status == 2
 
 
+def test_the_guides_command_is_one_of_normcores(environment, tmp_path):
+    """The block rank_layers.py of plugins/README.md, with the entry point that the guide gives it, installed."""
+    guide = (Path(__file__).resolve().parents[2] / "plugins" / "README.md").read_text(encoding="utf-8")
+    blocks = dict(
+        re.findall(r"^```\w+ title=(rank_layers\.\w+)\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    )
+    build = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+    project = '[project]\nname = "rank-layers"\nversion = "0.1"\n'
+    wheel = '[tool.hatch.build.targets.wheel]\nonly-include = ["rank_layers.py"]\n'
+    (tmp_path / "rank_layers.py").write_text(blocks["rank_layers.py"], encoding="utf-8")
+    text = build + project + blocks["rank_layers.toml"] + wheel
+    (tmp_path / "pyproject.toml").write_text(text, encoding="utf-8")
+    (tmp_path / "net.yaml").write_text(
+        "input: [4]\nnetwork: [dense: 3, relu, dense: 100]\nloss: mse\n", encoding="utf-8"
+    )
+    environment.pip("install", "--no-index", "--no-deps", "--no-build-isolation", ".", folder=tmp_path)
+    assert re.search(r"rank-layers +From rank-layers\.", environment.normcore("--help", folder=tmp_path).out)
+    found = environment.normcore("rank-layers", "net.yaml", folder=tmp_path)
+    assert found.status == 0, found.err
+    assert [line.split() for line in found.out.splitlines()] == [
+        ["400", "dense2"],
+        ["15", "dense1"],
+        ["0", "relu1"],
+    ]
+    missing = environment.normcore("rank-layers", "nothing.yaml", folder=tmp_path)
+    assert missing.status == 2 and "Traceback" not in missing.err and "nothing.yaml" in missing.err
+    environment.pip("uninstall", "-y", "rank-layers", folder=tmp_path)
+    assert "rank-layers" not in environment.normcore("--help", folder=tmp_path).out
+
+
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - set(KIND_OF.values())))
 def test_a_single_file_of_each_other_kind_passes_its_checks(kind, normcore):
     assert normcore("plugins", "new", "mine", "--kind", kind, "--single-file").status == 0
