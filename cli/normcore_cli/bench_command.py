@@ -16,27 +16,6 @@ FEW = 12  # cases of which first calls are measured unasked: each compiles its k
 VERY_FEW = 4  # the same for torch.compile, which takes seconds a case
 
 
-class Listed(click.ParamType):
-    """Names joined by commas, each one of those allowed."""
-
-    name = "list"
-
-    def __init__(self, allowed: tuple[str, ...]):
-        self.allowed = allowed
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
-        from normcore.errors import nearest
-
-        if isinstance(value, tuple):
-            return value
-        found = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
-        for name in found:
-            if name not in self.allowed:
-                hint = nearest(name, self.allowed)
-                self.fail(f"{name!r} is none of {', '.join(self.allowed)}{hint}", param, ctx)
-        return found
-
-
 @click.command("bench")
 @click.argument("ops", nargs=-1, metavar="[OP]...")
 @options.plugin
@@ -51,16 +30,20 @@ class Listed(click.ParamType):
 @click.option(
     "--device",
     "device_names",
-    type=Listed(("auto", "cpu", "cuda")),
+    type=options.Listed(("auto", "cpu", "cuda")),
     default="auto",
     help="cpu, cuda or both with a comma; auto is every device found.",
 )
-@click.option("--dtype", "dtypes", type=Listed(DTYPES), default="float32", show_default=True)
+@click.option("--dtype", "dtypes", type=options.Listed(DTYPES), default="float32", show_default=True)
 @click.option(
-    "--format", "formats", type=Listed(FORMATS), default="", help="Memory formats; all that a kernel takes."
+    "--format",
+    "formats",
+    type=options.Listed(FORMATS),
+    default="",
+    help="Memory formats; all that a kernel takes.",
 )
 @click.option(
-    "--direction", "directions", type=Listed(("forward", "backward")), default="forward,backward",
+    "--direction", "directions", type=options.Listed(("forward", "backward")), default="forward,backward",
     help="forward, backward; both when left out.",
 )  # fmt: skip
 @click.option(
@@ -134,7 +117,7 @@ def command(
     earlier = comparing.read(before) if before else None
     registry = options.load_plugins(plugins)
     found = [registry.get("op", name).component for name in ops]
-    where = _devices(device_names)
+    where = options.devices(device_names)
     torch = None
     if against:
         torch = peer.load()
@@ -161,17 +144,6 @@ def command(
         _print(document, compared, changed, earlier is not None)
     slower = fail_on and any(c.verdict == comparing.SLOWER for c in compared)
     return 1 if failed(document["rows"]) or slower else 0
-
-
-def _devices(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The devices to run on; raises DeviceError for one that is not there."""
-    from normcore.devices import device
-
-    if "auto" in names:
-        return ("cpu", "cuda") if device.get("auto").name == "cuda" else ("cpu",)
-    for name in names:
-        device.get(name)
-    return names
 
 
 def _restart_tuned(ctx: click.Context) -> None:

@@ -28,6 +28,42 @@ def as_json(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
+class Listed(click.ParamType):
+    """Names joined by commas, each one of those allowed."""
+
+    name = "list"
+
+    def __init__(self, allowed: tuple[str, ...]):
+        self.allowed = allowed
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
+        from normcore.errors import nearest
+
+        if isinstance(value, tuple):
+            return value
+        found = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        for name in found:
+            if name not in self.allowed:
+                hint = nearest(name, self.allowed)
+                self.fail(f"{name!r} is none of {', '.join(self.allowed)}{hint}", param, ctx)
+        return found
+
+
+def devices(names: tuple[str, ...], every: bool = True) -> tuple[str, ...]:
+    """The devices to run on; raises DeviceError for one that is not there.
+
+    "auto" stands for every device there is; if not every, for the GPU where it works, else the CPU.
+    """
+    from normcore.devices import device
+
+    if "auto" in names:
+        best = device.get("auto").name
+        return ("cpu", best) if every and best != "cpu" else (best,)
+    for name in names:
+        device.get(name)
+    return names
+
+
 def device(command: F) -> F:
     return click.option(
         "--device",

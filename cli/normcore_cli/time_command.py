@@ -3,17 +3,23 @@
 import dataclasses
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from normcore_cli import options
 
+if TYPE_CHECKING:
+    from normcore.config.config import Config
+
 
 @click.command("time")
 @click.argument("file")
 @options.configuration
-@options.device
+@click.option(
+    "--device", "device_names", type=options.Listed(("auto", "cpu", "cuda")), default="auto", show_default=True,
+    help="cpu, cuda or both with a comma; auto takes the GPU where it works.",
+)  # fmt: skip
 @click.option("--batch", type=click.IntRange(min=1), help="Batch size; by default data.batch_size.")
 @click.option("--against", type=click.Choice(["torch"]), help="Time the same step in PyTorch beside it.")
 @click.option(
@@ -27,7 +33,7 @@ def command(
     overrides: tuple[str, ...],
     plugins: tuple[str, ...],
     allow_plugins: bool,
-    device: str,
+    device_names: tuple[str, ...],
     batch: int | None,
     against: str | None,
     seconds: float,
@@ -38,20 +44,44 @@ def command(
     Whole steps run, with random inputs; times are medians, each layer's as it is inside the step. A row is one layer
     with what is fused into it. moved: bytes that must move, forward and backward. Views (flatten) run nothing.
     --against torch times whole steps in PyTorch too, in both memory formats, and says how many times faster ours are
-    than its better ones.
+    than its better ones; on the CPU. --device cpu,cuda times one after the other and compares their steps.
     """
-    from normcore.measuring import network_time
-    from normcore.network import Network
-    from normcore.training.warm_up import warm_up
-    from normcore_cli.progress import display
+    from normcore.errors import UsageError
 
     config = options.load(file, overrides, plugins, allow_plugins)
+    names = options.devices(device_names, every=False)
+    if against and "cpu" not in names:
+        raise UsageError("--against torch compares on the CPU: add --device cpu")
     torch = None
     if against:
         from normcore.measuring import peer
 
         torch = peer.load()
         _restart_tuned(ctx)
+    measured = []
+    for name in names:
+        measured.append(_measured(config, name, batch, torch if name == "cpu" else None, seconds))
+        if not as_json:
+            head, found = measured[-1]
+            click.echo(("\n" if len(measured) > 1 else "") + _text(head, found))
+    if as_json:
+        documents = [{**head, **found} for head, found in measured]
+        options.print_json(documents[0] if len(documents) == 1 else {"devices": documents})
+    elif len(measured) == 2:
+        (head, first), (other, second) = measured
+        ratio = first["step_s"] / second["step_s"]
+        click.echo(f"\n{other['device']}'s step is {ratio:.2f} x as fast as {head['device']}'s")
+
+
+def _measured(
+    config: "Config", device: str, batch: int | None, torch: Any, seconds: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was timed, and the times, on one device; torch: the module, to time it too."""
+    from normcore.measuring import network_time
+    from normcore.network import Network
+    from normcore.training.warm_up import warm_up
+    from normcore_cli.progress import display
+
     net = Network(dataclasses.replace(config, start_from=None), device)
     batch = batch or net.declared_batch or 1
     view = display(sys.stderr)
@@ -61,13 +91,9 @@ def command(
         view.close()
     step = network_time.Step(net, batch)
     others = {} if torch is None else _others(torch, step)
-    found = network_time.document(step, 40, seconds, others)
     head = {"name": config.name, "device": net.device.name, "dtype": net.dtype, "batch": batch}
     head["input_shape"] = net.sample_shape
-    if as_json:
-        options.print_json({**head, **found})
-    else:
-        click.echo(_text(head, found))
+    return head, network_time.document(step, 40, seconds, others)
 
 
 def _others(torch: Any, step: Any) -> dict[str, Any]:
@@ -75,8 +101,6 @@ def _others(torch: Any, step: Any) -> dict[str, Any]:
     from normcore.errors import UsageError
     from normcore.measuring import network_torch
 
-    if step.net.device.name != "cpu":
-        raise UsageError("--against torch compares on the CPU: add --device cpu")
     formats = network_torch.FORMATS[: 2 if len(step.net.sample_shape) == 3 else 1]
     try:
         return {f: network_torch.step(torch, step.net, step.x, step.targets, f) for f in formats}

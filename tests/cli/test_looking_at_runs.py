@@ -140,6 +140,25 @@ def test_time(run: Any) -> None:
     assert "batch_norm1" in text and "samples/s" in text and "kernels of" in text
 
 
+def test_time_on_two_devices(run: Any, monkeypatch: Any) -> None:
+    from normcore_cli import options
+
+    short = ("time", "pets.yaml", "--batch", "4", "--seconds", "0.05")
+    found = run(*short, "--device", "gpu")
+    assert found.status == 2 and "'gpu' is none of auto, cpu, cuda" in found.err
+    found = run(*short, "--device", "cuda", "--against", "torch")
+    assert found.status != 0
+    monkeypatch.setattr(
+        options, "devices", lambda names, every: ("cpu", "cpu")
+    )  # the second stands for a GPU
+    found = run(*short, "--device", "cpu,cuda", "--json")
+    assert found.status == 0, found.err
+    first, second = json.loads(found.out)["devices"]
+    assert first["step_s"] > 0 and second["step_s"] > 0 and len(first["layers"]) == len(second["layers"]) == 4
+    text = run(*short, "--device", "cpu,cuda").out
+    assert text.count("samples/s") == 2 and " x as fast as cpu's" in text
+
+
 @pytest.mark.peers
 def test_time_beside_torch(run: Any) -> None:
     pytest.importorskip("torch", reason="the extra `peers` brings torch")
