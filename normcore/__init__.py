@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from normcore.initializers import Initializer
     from normcore.network import Network
     from normcore.op import Array, Op, Plan, Tensor
+    from normcore.sequences import Sequences
     from normcore.templates.normalization import normalization
     from normcore.templates.pooling import pooling
     from normcore.training.loop import Trainer
@@ -42,6 +43,7 @@ _HOMES = {
     "Plan": "op",
     "PluginError": "errors",
     "Schedule": "training.schedules",
+    "Sequences": "sequences",
     "ShapeError": "errors",
     "Tensor": "op",
     "Trainer": "training.loop",
@@ -69,6 +71,7 @@ __all__ = [
     "Plan",
     "PluginError",
     "Schedule",
+    "Sequences",
     "ShapeError",
     "Tensor",
     "Trainer",

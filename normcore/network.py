@@ -16,6 +16,7 @@ from normcore.graph.build import build
 from normcore.graph.nodes import Graph
 from normcore.graph.program import Program
 from normcore.parameters import ParameterStore
+from normcore.sequences import Sequences
 from normcore.training.loss_binding import LossBinding
 
 DTYPES = ("float32", "float64")
@@ -56,6 +57,7 @@ class Network:
         self.declared_batch: int | None = config.data.batch_size if config.data is not None else None
         graph = self._graph(self.declared_batch or 1)
         self.output_shape: tuple[int, ...] = graph.output.tensor.shape[1:]
+        self.reads_lengths: bool = graph.lengths is not None
         self._check_parameters(graph)
         self.store = ParameterStore(graph, self.device, dtype, self.seed)
         self.parameters, self.gradients, self.state = (
@@ -197,7 +199,28 @@ class Network:
     # -- running ----------------------------------------------------------------------------------------------
 
     def adopt_input(self, x: Any) -> Any:
-        """A batch as a C-contiguous array of this device and dtype; a copy only where it must be. Raises ShapeError."""
+        """A batch as a C-contiguous array of this device and dtype; a copy only where it must be. Raises ShapeError.
+
+        For a network that reads lengths: Sequences, of which both arrays are adopted.
+        """
+        if isinstance(x, Sequences) != self.reads_lengths:
+            raise ShapeError(
+                "expected normcore.Sequences(x, lengths), for a layer of the network names `lengths` among its inputs"
+                if self.reads_lengths
+                else "expected an array, got Sequences: no layer of the network names `lengths` among its `inputs:`"
+            )
+        if isinstance(x, Sequences):
+            lengths = self.device.adopt(x.lengths)
+            if lengths.shape != (len(x),) or lengths.dtype.kind not in "iu":
+                raise ShapeError(
+                    f"expected whole numbers of shape ({len(x)},) for lengths, got {lengths.dtype} of {lengths.shape}"
+                )
+            if lengths.dtype != "int64" or not lengths.flags.c_contiguous:
+                lengths = self.device.array(lengths, "int64")
+            return Sequences(self._adopt_array(x.x), lengths)
+        return self._adopt_array(x)
+
+    def _adopt_array(self, x: Any) -> Any:
         x = self.device.adopt(x)
         expected = (x.shape[0] if x.ndim else 0, *self.sample_shape)
         if tuple(x.shape) != expected:

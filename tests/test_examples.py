@@ -11,13 +11,12 @@ from normcore.graph.build import build
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / "examples").rglob("*.yaml"))
-DIGITS = (1, 28, 28)
 # Published: AlexNet and GoogLeNet as Caffe trains them (the latter without its auxiliary classifiers), ResNet as torchvision.
 PARAMETERS = {"alexnet": 60_965_224, "resnet18": 11_689_512, "googlenet": 6_998_552}
 
 
 def graph_of(config):
-    return build(config.network, config.input or DIGITS, 2, "float32")
+    return build(config.network, config.input or config.source.load(config.base).shape, 2, "float32")
 
 
 def count(graph):

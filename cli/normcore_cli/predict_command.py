@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BATCH = 32  # files at most that go through the net together
 
-Sample = tuple[str, "np.ndarray"]  # file, array
+Sample = tuple[str, "np.ndarray", int]  # file, array, steps of a sequence
 
 
 @click.command("predict")
@@ -42,7 +42,8 @@ def command(
     """Classify images (PNG, JPEG ...) or arrays (.npy, one sample each) by RUN's best checkpoint.
 
     An INPUT is a file or a folder, which is searched with all folders in it; what is no image there is named and
-    skipped. An image is brought to the size and channels that the network takes, and normalized as in training.
+    skipped. An image is brought to the size and channels that the network takes, and normalized as in training. A
+    sequence is a .npy of (steps, features), with as many steps as the training's or fewer.
     """
     import numpy as np
 
@@ -63,9 +64,10 @@ def command(
     transforms = net.config.data.transforms().restore(folder.read_preprocessing())
     found = []
     for batch in itertools.chain([first], batches):
-        stacked = np.stack([array for _, array in batch])
-        outputs = np.array(net.device.to_host(net.forward(transforms.apply(stacked, net.dtype))))
-        for (file, _), output in zip(batch, outputs, strict=True):
+        stacked = np.stack([array for _, array, _ in batch])
+        lengths = np.array([steps for *_, steps in batch], np.int64) if data.lengths else None
+        outputs = np.array(net.device.to_host(net.forward(transforms.apply(stacked, net.dtype, lengths))))
+        for (file, *_), output in zip(batch, outputs, strict=True):
             row = {"file": file, **_answer(net, output, data, top)}
             found.append(row)
             if not as_json:
@@ -77,16 +79,18 @@ def command(
 def _samples(inputs: Sequence[str], data: "RunData") -> Iterator[Sample]:
     """Every file's sample in order; folders by sorted path. Raises DataError for a bad file that was named, and for a
     folder without any good one."""
-    from normcore.data.image_file import read_image
+    from normcore.data.image_file import read_image, read_sequence
     from normcore.errors import DataError
 
     def read(file: str) -> Sample:
+        if data.lengths:
+            return file, *read_sequence(file, data.sample)
         sample = read_image(file, data.sample[0], data.sample[1:])
         if tuple(sample.shape) != data.sample:
             raise DataError(
                 f"{file}: has shape {tuple(sample.shape)}, the network takes {data.sample} (channels first)"
             )
-        return file, sample
+        return file, sample, 0
 
     for given in inputs:
         if not Path(given).is_dir():

@@ -12,13 +12,15 @@ FILE = "data.json"
 
 @dataclass(frozen=True)
 class RunData:
-    """input: a sample's shape as the net takes it; sample: as the source gives it (both channels first)."""
+    """input: a sample's shape as the net takes it; sample: as the source gives it (both channels first). lengths: a
+    sample is a sequence of sample[0] steps or fewer."""
 
     input: tuple[int, ...]
     sample: tuple[int, ...]
     dtype: str
     classes: int | None
     class_names: tuple[str, ...] | None
+    lengths: bool
 
 
 def write(run: "RunFolder", net: Any, dataset: Any) -> None:
@@ -30,6 +32,7 @@ def write(run: "RunFolder", net: Any, dataset: Any) -> None:
         "dtype": str(dataset.x_train.dtype),
         "classes": dataset.classes,
         "class_names": list(dataset.class_names) if dataset.class_names is not None else None,
+        "lengths": dataset.lengths_train is not None,
     }
     write_bytes(run.path / FILE, json.dumps(described, indent=1).encode())
 
@@ -48,6 +51,7 @@ def read(run: "RunFolder") -> RunData:
             found["dtype"],
             found["classes"],
             tuple(names) if names else None,
+            bool(found.get("lengths", False)),  # runs of earlier versions do not say
         )
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise DataError(f"{path}: missing or damaged ({fault}); `normcore train` writes it") from None

@@ -113,9 +113,10 @@ class LayerReader:
             return None
         node, _ = siblings["name"]
         value = checked(str | None, node, "name", self.reader.problems)
-        if isinstance(value, str) and (not NAME.fullmatch(value) or value == "input"):
+        if isinstance(value, str) and (not NAME.fullmatch(value) or value in ("input", "lengths")):
             self.reader.fault(
-                node.place, f"name: expected letters, digits, _ and -, other than 'input', got {value!r}"
+                node.place,
+                f"name: expected letters, digits, _ and -, other than 'input' and 'lengths', got {value!r}",
             )
         return value if isinstance(value, str) else None
 

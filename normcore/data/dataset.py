@@ -20,6 +20,8 @@ class Dataset:
     """Two sets of samples with their labels; the test part may be absent (None, None).
 
     classes: the number of classes, None for regression; class_names: one a class, or None.
+    sequences: samples are sequences (T, C); lengths_train, lengths_test: where each of them ends (int64), or None
+    where all have T steps.
     name: what the data is called in messages, a path or a source's name.
     """
 
@@ -30,6 +32,9 @@ class Dataset:
     classes: int | None = None
     class_names: tuple[str, ...] | None = None
     name: str = "data"
+    sequences: bool = False
+    lengths_train: np.ndarray | None = None
+    lengths_test: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -39,11 +44,15 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Part:
-    """The samples at `indices` of one array; random numbers are keyed by these indices."""
+    """The samples at `indices` of one array; random numbers are keyed by these indices.
+
+    lengths: of all sequences of the array, or None.
+    """
 
     x: Samples
     y: np.ndarray
     indices: np.ndarray  # int64
+    lengths: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -59,13 +68,18 @@ def dataset(
     layout: str = "channels_last",
     classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
+    lengths_train: np.ndarray | None = None,
+    lengths_test: np.ndarray | None = None,
 ) -> Dataset:
     """Check arrays and make a Dataset of them.
 
     layout says how arrays lie: "channels_last" (N, H, W), (N, H, W, C) or (N, D, H, W, C), "channels_first"
-    (N, C, H, W), "as_is" for anything that is no image. Two-dimensional arrays are features in every layout.
-    classes: how many there are; by default the largest training label + 1. Raises DataError.
+    (N, C, H, W), "sequences" (N, T, C), "as_is" for anything else. Two-dimensional arrays are features in every
+    layout. classes: how many there are; by default the largest training label + 1. lengths_train, lengths_test:
+    where sequences end, 1 to T; what has lengths is sequences whatever layout says. Raises DataError.
     """
+    if lengths_train is not None or lengths_test is not None:
+        layout = "sequences"
     train = samples_of(f"{name}: x_train", x_train, layout)
     if len(train) == 0:
         raise DataError(f"{name}: x_train holds no samples; expected at least one")
@@ -77,8 +91,10 @@ def dataset(
     elif classes is None:
         classes = int(labels.max()) + 1
     _check_range(f"{name}: y_train", labels, classes)
+    sequences = layout == "sequences"
+    ends = _lengths(f"{name}: lengths_train", lengths_train, train)
     if x_test is None and y_test is None:
-        return Dataset(train, labels, None, None, classes, class_names, name)
+        return Dataset(train, labels, None, None, classes, class_names, name, sequences, ends)
     if x_test is None or y_test is None:
         missing = "x_test" if x_test is None else "y_test"
         raise DataError(f"{name}: the test part lacks {missing}; give both x_test and y_test, or neither")
@@ -97,7 +113,30 @@ def dataset(
             f"{labels.shape}; both must be class numbers, or both the same kind of values"
         )
     _check_range(f"{name}: y_test", test_labels, classes)
-    return Dataset(train, labels, test, test_labels, classes, class_names, name)
+    if (lengths_train is None) != (lengths_test is None):
+        missing = "lengths_train" if lengths_train is None else "lengths_test"
+        raise DataError(f"{name}: there is no {missing}; give lengths for both parts, or for neither")
+    test_ends = _lengths(f"{name}: lengths_test", lengths_test, test)
+    return Dataset(train, labels, test, test_labels, classes, class_names, name, sequences, ends, test_ends)
+
+
+def _lengths(name: str, lengths: np.ndarray | None, sequences: Samples) -> np.ndarray | None:
+    """Lengths as int64, one from 1 to T for each sequence."""
+    if lengths is None:
+        return None
+    steps, count = sequences.shape[0], len(sequences)
+    if lengths.shape != (count,) or lengths.dtype.kind not in "iu":
+        raise DataError(
+            f"{name} is {lengths.dtype} of shape {lengths.shape}; expected a whole number for each sequence, ({count},)"
+        )
+    wrong = (lengths < 1) | (lengths > steps)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise DataError(
+            f"{name}: sequence {at} (counted from 0) has length {lengths[at]}; expected 1 to {steps} "
+            f"({int(wrong.sum())} are outside); leave empty sequences out"
+        )
+    return lengths.astype(np.int64)
 
 
 def samples_of(name: str, x: np.ndarray | Samples, layout: str) -> Samples:
@@ -108,7 +147,7 @@ def samples_of(name: str, x: np.ndarray | Samples, layout: str) -> Samples:
         raise DataError(f"{name} has dtype {x.dtype}; expected uint8 pixels, or other real numbers")
     if x.dtype == np.bool_:
         x = x.astype(np.float32)
-    elif x.dtype.kind in "iu" and layout == "as_is":
+    elif x.dtype.kind in "iu" and layout in ("as_is", "sequences"):
         x = x.astype(np.float64 if x.dtype.itemsize > 2 else np.float32)  # numbers as they are, never x / 255
     elif x.dtype != np.uint8 and x.dtype.kind in "iu":
         x = x.astype(np.float32)
@@ -118,7 +157,9 @@ def samples_of(name: str, x: np.ndarray | Samples, layout: str) -> Samples:
         raise DataError(f"{name} has shape {x.shape}; expected (N, H, W), (N, H, W, C) or (N, features)")
     if 0 in x.shape[1:]:
         raise DataError(f"{name} has shape {x.shape}: its samples are empty")
-    if x.ndim == 2 or layout in ("as_is", "channels_first"):
+    if layout == "sequences" and x.ndim != 3:
+        raise DataError(f"{name} has shape {x.shape}; expected sequences (N, steps, features)")
+    if x.ndim == 2 or layout in ("as_is", "channels_first", "sequences"):
         return ArraySamples(x)
     if x.ndim == 3:
         return ArraySamples(x[:, None])
@@ -177,15 +218,15 @@ def divide(data: Dataset, validation: float = 0.0, test: float = 0.0, seed: int 
     parts: dict[str, Part] = {}
     if data.x_test is not None and data.y_test is not None:
         every = np.arange(len(data.x_test), dtype=np.int64)
-        parts["test"] = Part(data.x_test, data.y_test, every)
+        parts["test"] = Part(data.x_test, data.y_test, every, data.lengths_test)
     elif test > 0:
         rest, chosen = _split(data, rest, test, random.key_of(seed, "data.test"))
-        parts["test"] = Part(data.x_train, data.y_train, chosen)
+        parts["test"] = Part(data.x_train, data.y_train, chosen, data.lengths_train)
     if validation > 0:
         share = validation * len(data.x_train) / len(rest)  # of the whole training part, test share or not
         rest, chosen = _split(data, rest, share, random.key_of(seed, "data.validation"))
-        parts["validation"] = Part(data.x_train, data.y_train, chosen)
-    parts["train"] = Part(data.x_train, data.y_train, rest)
+        parts["validation"] = Part(data.x_train, data.y_train, chosen, data.lengths_train)
+    parts["train"] = Part(data.x_train, data.y_train, rest, data.lengths_train)
     for name, part in parts.items():
         if len(part) == 0:
             raise DataError(

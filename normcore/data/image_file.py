@@ -48,8 +48,8 @@ def decode(path: Path, channels: int, size: tuple[int, ...] | None) -> np.ndarra
                 opened.draft(
                     opened.mode, (2 * size[1], 2 * size[0])
                 )  # decodes at a half, a quarter ... of the size
-            image: Image.Image = ImageOps.exif_transpose(opened)
-            image = _converted(image, "L" if channels == 1 else "RGB")
+            ImageOps.exif_transpose(opened, in_place=True)  # without, it copies the many that stand upright
+            image = _converted(opened, "L" if channels == 1 else "RGB")
             if size is not None and image.size != (size[1], size[0]):
                 image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, _middle(image.size, size))
             pixels = np.asarray(image, np.uint8)
@@ -93,7 +93,24 @@ def _middle(have: tuple[int, int], size: tuple[int, ...]) -> tuple[float, float,
     return (max(left, 0.0), max(top, 0.0), min(left + w, width), min(top + h, height))
 
 
-def _read_array(path: Path, channels: int, size: tuple[int, ...] | None) -> np.ndarray:
+def read_sequence(path: str | Path, shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
+    """A .npy file of (steps, features) as a sample of `shape` (T, C), zeros behind its end, and its steps.
+
+    Raises DataError, for a sequence of no step or of more than T too.
+    """
+    path = Path(path)
+    array = _numbers(path, "a sequence such as (steps, features)")
+    if array.ndim != 2 or array.shape[1] != shape[1] or not 1 <= len(array) <= shape[0]:
+        raise DataError(
+            f"{path} has shape {array.shape}; the net's input is a sequence of 1 to {shape[0]} steps of {shape[1]} features"
+        )
+    out = np.zeros(shape, np.float64 if array.dtype == np.float64 else np.float32)
+    out[: len(array)] = array
+    return out, len(array)
+
+
+def _numbers(path: Path, expected: str) -> np.ndarray:
+    """A .npy file's array: uint8, float32 or float64. Raises DataError."""
     try:
         array = np.load(path, allow_pickle=False)
     except (EOFError, ValueError, OSError) as fault:
@@ -103,11 +120,14 @@ def _read_array(path: Path, channels: int, size: tuple[int, ...] | None) -> np.n
             f"{path} is no readable .npy file ({reason}); write it again with numpy.save"
         ) from fault
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-        raise DataError(
-            f"{path} holds no array of real numbers; expected one sample, such as (H, W) or (H, W, C)"
-        )
-    if array.dtype != np.uint8:
-        array = array.astype(np.float64 if array.dtype == np.float64 else np.float32)
+        raise DataError(f"{path} holds no array of real numbers; expected {expected}")
+    if array.dtype == np.uint8:
+        return array
+    return array.astype(np.float64 if array.dtype == np.float64 else np.float32)
+
+
+def _read_array(path: Path, channels: int, size: tuple[int, ...] | None) -> np.ndarray:
+    array = _numbers(path, "one sample, such as (H, W) or (H, W, C)")
     ndim = 2 if size is None else len(size)
     if array.ndim == ndim and channels == 1 and ndim:
         array = array[None]

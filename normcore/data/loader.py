@@ -22,8 +22,9 @@ from normcore.data.dataset import Dataset, Part, divide
 from normcore.data.preparation import Allocate, Preparation
 from normcore.data.transforms import Transforms
 from normcore.errors import DataError, ParameterError
+from normcore.sequences import Sequences
 
-Batch = tuple[np.ndarray, np.ndarray]
+Batch = tuple[np.ndarray | Sequences, np.ndarray]
 
 
 class Loader:
@@ -66,8 +67,16 @@ class Loader:
                 f"drop_last leaves "
                 "smaller ones out; lower data.batch_size or drop data.drop_last"
             )
+        if train.lengths is not None and (self.transforms.mixes or self.transforms.normalizer.per_pixel):
+            raise DataError(
+                f"{dataset.name}: sequences of different lengths take neither mixup nor a normalization of single "
+                "places; leave data.augment out and use standardize, minmax or none"
+            )
         if not self.transforms.fitted:
-            self.transforms.fit(train.x, train.indices)
+            lengths = train.lengths
+            if lengths is None and dataset.sequences:
+                lengths = np.full(len(train.x), train.x.shape[0])
+            self.transforms.fit(train.x, train.indices, lengths)
         self._allocate = allocate
         self._idle: dict[tuple[str, bool], list[_Ring]] = {}
         # Shapes that do not fit are errors here, not in epoch 1.
@@ -110,7 +119,8 @@ class Loader:
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches (x, targets) of training epoch `number`, from batch `start` on.
 
-        x: (n, *shape) of dtype; targets: int64 (n,) or, for values and mixed labels, dtype (n, ...).
+        x: (n, *shape) of dtype, or Sequences with their lengths; targets: int64 (n,) or, for values and mixed
+        labels, dtype (n, ...).
         """
         return self._batches("train", self.order(number), True, number, start, self.count("train"))
 
@@ -129,7 +139,7 @@ class Loader:
         idle = self._idle.setdefault(key, [])
         ring = idle.pop() if idle else self._ring(self.parts[part], training)
 
-        def fill(number: int, worker: int, x: np.ndarray, targets: np.ndarray) -> int:
+        def fill(number: int, worker: int, x: np.ndarray | Sequences, targets: np.ndarray) -> int:
             indices = order[number * self.batch_size : (number + 1) * self.batch_size]
             return ring.preparations[worker].fill(indices, epoch, x, targets)
 
@@ -178,7 +188,11 @@ class _Feed:
     """
 
     def __init__(
-        self, ring: _Ring, fill: Callable[[int, int, np.ndarray, np.ndarray], int], start: int, stop: int
+        self,
+        ring: _Ring,
+        fill: Callable[[int, int, np.ndarray | Sequences, np.ndarray], int],
+        start: int,
+        stop: int,
     ) -> None:
         self._ring, self._fill = ring, fill
         self._next, self._stop_at = start, stop  # the batch to be filled next; the end
@@ -194,7 +208,7 @@ class _Feed:
         for thread in self._threads:
             thread.start()
 
-    def get(self, number: int) -> tuple[np.ndarray, np.ndarray, int]:
+    def get(self, number: int) -> tuple[np.ndarray | Sequences, np.ndarray, int]:
         """Batch `number` with its size; raises what its worker raised."""
         x, targets = self._ring.buffers[number % len(self._ring.buffers)]
         if not self._threads:

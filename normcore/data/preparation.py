@@ -8,6 +8,7 @@ from normcore import random
 from normcore.data.augmentation import Augmentation
 from normcore.data.dataset import Part
 from normcore.data.transforms import Transforms
+from normcore.sequences import Sequences
 
 Allocate = Callable[..., np.ndarray]  # like numpy.empty(shape, dtype)
 
@@ -68,20 +69,36 @@ class Preparation:
         self.target_shape: tuple[int, ...] = (classes,) if self._shares and classes else labels.shape[1:]
         self.target_dtype = labels.dtype if labels.dtype.kind == "i" and not self._shares else self.dtype
         self._labels = np.empty((batch, *labels.shape[1:]), labels.dtype)
+        self._lengths = part.lengths
         scratch = batch if self._mixes else 0
         self._scratch_x = np.empty((scratch, *self.shape), self.dtype)
         self._scratch_targets = np.empty((scratch, *self.target_shape), self.target_dtype)
 
-    def new_output(self, allocate: Allocate = np.empty) -> tuple[np.ndarray, np.ndarray]:
-        """Arrays for `fill` to write to: x (batch, *shape) and targets (batch, *target_shape)."""
+    def new_output(self, allocate: Allocate = np.empty) -> tuple[np.ndarray | Sequences, np.ndarray]:
+        """Arrays for `fill` to write to: x (batch, *shape), for sequences with their lengths, and targets
+        (batch, *target_shape)."""
         x = allocate((self.batch, *self.shape), self.dtype)
-        return x, allocate((self.batch, *self.target_shape), self.target_dtype)
+        targets = allocate((self.batch, *self.target_shape), self.target_dtype)
+        if self._lengths is None:
+            return x, targets
+        return Sequences(x, allocate((self.batch,), np.dtype(np.int64))), targets
 
-    def fill(self, indices: np.ndarray, epoch: int, x: np.ndarray, targets: np.ndarray) -> int:
+    def fill(self, indices: np.ndarray, epoch: int, x: np.ndarray | Sequences, targets: np.ndarray) -> int:
         """Write the samples at `indices` (n <= batch of them) to the first n rows of x and targets; returns
         n."""
         n = len(indices)
-        x, targets, stage = x[:n], targets[:n], self._raw[:n]
+        if isinstance(x, Sequences) and self._lengths is not None:
+            self._fill_samples(indices, epoch, x.x[:n], targets[:n])
+            np.take(self._lengths, indices, out=x.lengths[:n], mode="clip")
+            for sequence, length in zip(x.x, x.lengths[:n].tolist(), strict=False):
+                sequence[length:] = 0  # whatever the data hold there: NaN times a gradient of 0 would be NaN
+        elif isinstance(x, np.ndarray):
+            self._fill_samples(indices, epoch, x[:n], targets[:n])
+        return n
+
+    def _fill_samples(self, indices: np.ndarray, epoch: int, x: np.ndarray, targets: np.ndarray) -> None:
+        n = len(indices)
+        stage = self._raw[:n]
         self.part.x.take(indices, stage)
         draws = self._drawn(indices, epoch)
         if self._early_out is not None:
@@ -99,7 +116,6 @@ class Preparation:
         self._take_targets(indices, targets)
         for augmentation, columns in self._mixes:
             augmentation.mix(x, targets, draws[:, columns], (self._scratch_x[:n], self._scratch_targets[:n]))
-        return n
 
     def _drawn(self, indices: np.ndarray, epoch: int) -> np.ndarray:
         """The samples' random numbers of this epoch, (n, draws): multiples of 2^-32 in [0, 1)."""

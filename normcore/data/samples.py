@@ -47,6 +47,24 @@ class ArraySamples:
             out[row] = np.moveaxis(array[index], -1, 0)
 
 
+class Steps:
+    """The steps of sequences (T, C) up to their ends as samples (C,) of their own: what a normalization measures."""
+
+    def __init__(self, sequences: Samples, indices: np.ndarray, lengths: np.ndarray) -> None:
+        self._sequences, self._indices = sequences, indices
+        self._ends = np.cumsum(lengths[indices])
+        self.shape, self.dtype = sequences.shape[1:], sequences.dtype
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def take(self, indices: np.ndarray, out: np.ndarray) -> None:
+        which = np.searchsorted(self._ends, indices, side="right")
+        at = indices - np.where(which > 0, self._ends[which - 1], 0)
+        needed, row = np.unique(which, return_inverse=True)
+        out[...] = taken(self._sequences, self._indices[needed])[row, at]
+
+
 def chunks(samples: Samples, indices: np.ndarray, size: int = 1 << 22) -> "list[np.ndarray]":
     """`indices` cut into runs whose samples hold about `size` values together, for a pass that measures."""
     step = max(1, size // max(1, int(np.prod(samples.shape))))

@@ -15,7 +15,8 @@ import numpy as np
 from normcore.data.augmentation import Augmentation
 from normcore.data.dataset import Part
 from normcore.data.normalize import NoNormalization, Normalizer
-from normcore.data.samples import ArraySamples, Samples
+from normcore.data.samples import ArraySamples, Samples, Steps
+from normcore.sequences import Sequences
 
 
 class Transforms:
@@ -33,11 +34,22 @@ class Transforms:
         self.arrays: dict[str, np.ndarray] = {}
         self.fitted = False
 
-    def fit(self, samples: Samples, indices: np.ndarray | None = None) -> "Transforms":
-        """Measure everything on these samples (the training part). Raises DataError."""
+    def fit(
+        self, samples: Samples, indices: np.ndarray | None = None, lengths: np.ndarray | None = None
+    ) -> "Transforms":
+        """Measure everything on these samples (the training part). Raises DataError.
+
+        lengths: of samples that are sequences (T, C), whose features then are what counts as channels.
+        """
         every = np.arange(len(samples), dtype=np.int64) if indices is None else indices
         self.output_shape(samples.shape)
-        arrays = {f"normalize.{key}": a for key, a in self.normalizer.measure(samples, every).items()}
+        if lengths is None or self.normalizer.per_pixel:
+            measured = self.normalizer.measure(samples, every)
+        else:
+            steps = Steps(samples, every, lengths)
+            found = self.normalizer.measure(steps, np.arange(len(steps), dtype=np.int64))
+            measured = {key: a[None] for key, a in found.items()}
+        arrays = {f"normalize.{key}": a for key, a in measured.items()}
         for augmentation in self.augmentations:
             arrays |= {
                 f"{augmentation.name}.{key}": a for key, a in augmentation.measure(samples, every).items()
@@ -74,10 +86,12 @@ class Transforms:
         """True when training targets become rows of class shares."""
         return any(a.stage == "mix" for a in self.augmentations)
 
-    def apply(self, raw: np.ndarray, dtype: str = "float32") -> np.ndarray:
+    def apply(
+        self, raw: np.ndarray, dtype: str = "float32", lengths: np.ndarray | None = None
+    ) -> np.ndarray | Sequences:
         """Raw samples (N, C, H, W) as the net sees them in evaluation, in a new array; for `predict`."""
         samples = ArraySamples(raw)
-        part = Part(samples, np.zeros(len(raw), np.int64), np.arange(len(raw), dtype=np.int64))
+        part = Part(samples, np.zeros(len(raw), np.int64), np.arange(len(raw), dtype=np.int64), lengths)
         from normcore.data.preparation import Preparation  # which knows Transforms
 
         ready = Preparation(self, part, len(raw), dtype, training=False)

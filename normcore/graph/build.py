@@ -16,6 +16,7 @@ from normcore.op import Op, Shape, Tensor
 from normcore.registry import default
 
 INPUT = "input"
+LENGTHS = "lengths"  # int64 (N,), beside an input of sequences, for the layers that name them
 
 
 def build(entries: Sequence[Entry], sample_shape: Shape, batch: int, dtype: str) -> Graph:
@@ -26,11 +27,13 @@ def build(entries: Sequence[Entry], sample_shape: Shape, batch: int, dtype: str)
     """
     builder = _Builder(dtype)
     source = Value(Tensor((batch, *sample_shape), dtype), INPUT)
-    builder.known[INPUT] = source
+    lengths = Value(Tensor((batch,), "int64"), LENGTHS)
+    builder.known |= {INPUT: source, LENGTHS: lengths}
     output = builder.sequence(entries, source, _Scope("", {}))
     if output is source:
         raise ConfigError([Problem("network: expected at least one layer, got none")])
-    graph = Graph(builder.nodes, source, output)
+    read = any(value is lengths for node in builder.nodes for value in node.inputs)
+    graph = Graph(builder.nodes, source, output, lengths if read else None)
     _check_all_used(graph)
     return graph
 
@@ -57,7 +60,7 @@ class _Scope:
             self.counts[kind] = self.counts.get(kind, 0) + 1
             name = f"{kind}{self.counts[kind]}"
         path = self.prefix + name
-        if path in self.taken or path == INPUT:
+        if path in self.taken or path in (INPUT, LENGTHS):
             other = f" at {self.taken[path]}" if path in self.taken and self.taken[path].line else ""
             raise _problem(f"two layers are called {path!r}{other}; give one of them another `name:`", place)
         self.taken[path] = place

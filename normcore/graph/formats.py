@@ -5,6 +5,7 @@ a format that it lists second costs a share of its own traffic. The choice start
 each op's favourite, and flips single nodes while that lowers the cost: graphs are small and costs are local.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def _insert(graph: Graph, formats: list[str]) -> Graph:
             value.format = format
             value.producer = node
     output = in_format(graph.output, FORMATS[0])
-    return Graph(nodes, graph.input, output)
+    return replace(graph, nodes=nodes, output=output)
 
 
 def _neutral(node: Node) -> bool:

@@ -8,6 +8,8 @@ What may fuse follows from what ops declare, never from their names: an elementw
 as long as nobody else reads the value in between.
 """
 
+from dataclasses import replace
+
 from normcore.elementwise_ops import Chain, ElementwiseOp, FusedChain
 from normcore.graph.nodes import Graph, Node, Value
 
@@ -34,7 +36,7 @@ def fuse(graph: Graph, training: bool) -> Graph:
         for value in copy.outputs:
             made[id(value)] = copy
             value.producer = copy
-    return Graph(nodes, graph.input, graph.output)
+    return replace(graph, nodes=nodes)
 
 
 def _join(host: Node, node: Node, training: bool) -> Node | None:

@@ -42,11 +42,12 @@ class Node:
 
 @dataclass(eq=False)
 class Graph:
-    """Nodes in running order, from one input to one output."""
+    """Nodes in running order, from one input to one output. lengths: the sequences', where a node reads them."""
 
     nodes: list[Node]
     input: Value
     output: Value
+    lengths: Value | None = None
 
     def consumers(self) -> dict[int, list[Node]]:
         """Nodes by the id of the value they read; a node that reads a value twice stands there twice."""

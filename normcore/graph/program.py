@@ -6,6 +6,7 @@ output overlaps its input LLVM's runtime alias checks fall back to scalar code, 
 what they would save.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -307,8 +308,11 @@ class Program:
     # -- running ----------------------------------------------------------------------------------------------
 
     def set_input(self, x: Any) -> None:
-        """Attach the net's input: a C-contiguous device array of the graph's input shape and dtype."""
+        """Attach the net's input: a C-contiguous device array of the graph's input shape and dtype, or Sequences
+        of such arrays where the graph reads lengths."""
         attached = {id(self.graph.input): x}
+        if self.graph.lengths is not None:
+            attached = {id(self.graph.input): x.x, id(self.graph.lengths): x.lengths}
         for node, binding in zip(self.nodes, self.bindings, strict=True):
             if not any(id(v) in attached for v in node.inputs):
                 continue
@@ -360,4 +364,4 @@ def fuse_nothing(graph: Graph) -> Graph:
         for value in copy.outputs:
             value.producer = copy
         nodes.append(copy)
-    return Graph(nodes, graph.input, graph.output)
+    return dataclasses.replace(graph, nodes=nodes)

@@ -10,6 +10,7 @@ from typing import Any
 from normcore.errors import ShapeError, UsageError
 from normcore.graph.build import build
 from normcore.network import Network
+from normcore.sequences import Sequences
 from normcore.training.optimizer_binding import matches
 
 try:
@@ -34,7 +35,12 @@ class TorchNetwork:
     def __init__(self, net: Network, device: Any = "cpu"):
         self.config, self.sample_shape = net.config, net.sample_shape
         graph = build(net.config.network, net.sample_shape, PLANNED_BATCH, net.dtype)
-        self.nodes, self.input, self.output = graph.nodes, graph.input, graph.output
+        self.nodes, self.input, self.lengths, self.output = (
+            graph.nodes,
+            graph.input,
+            graph.lengths,
+            graph.output,
+        )
         lacking = [f"{node.path} ({node.op.name})" for node in self.nodes if not node.op.has_torch()]
         if lacking:
             raise UsageError(
@@ -48,12 +54,19 @@ class TorchNetwork:
         self.state = {k: tensor(v) for k, v in net.state.items()}
 
     def forward(self, x: Any, training: bool = False) -> Any:
-        """The output (N, ...) for an input (N, *sample_shape), a tensor of the network's dtype."""
+        """The output (N, ...) for an input (N, *sample_shape), a tensor of the network's dtype.
+
+        For a network that reads lengths: Sequences of two tensors.
+        """
+        if isinstance(x, Sequences) != (self.lengths is not None):
+            raise ShapeError("expected Sequences for a network that reads lengths, a tensor for any other")
         if tuple(x.shape[1:]) != self.sample_shape:
             raise ShapeError(
                 f"expected an input of shape (N, {', '.join(map(str, self.sample_shape))}), got {tuple(x.shape)}"
             )
         values: dict[int, Any] = {id(self.input): x}
+        if isinstance(x, Sequences):
+            values = {id(self.input): x.x, id(self.lengths): x.lengths}
         readers = {id(v): k for k, node in enumerate(self.nodes) for v in node.inputs}
         for k, node in enumerate(self.nodes):
             arrays = {name: self.parameters[f"{node.path}.{name}"] for name in node.plan.parameters}

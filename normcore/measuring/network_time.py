@@ -21,6 +21,7 @@ from normcore.kernels import kernel
 from normcore.kernels.accumulate import accumulate
 from normcore.measuring.timer import Timing, gather
 from normcore.op import Array, Tensor
+from normcore.sequences import Sequences
 from normcore.training.optimizer_binding import OptimizerBinding
 
 FORWARD, BACKWARD = "forward", "backward"
@@ -143,9 +144,12 @@ def random_batch(net: Any, batch: int) -> tuple[Any, np.ndarray]:
     if loss is None:
         raise UsageError("the network has no loss:, so it has no training step to time")
     spec, classes = loss.targets(output), loss.classes(output)
+    given = net.device.array(x, net.dtype)
+    if net.reads_lengths:
+        given = Sequences(given, net.device.array([net.sample_shape[0]] * batch, "int64"))
     if classes is not None:
-        return net.device.array(x, net.dtype), rng.integers(0, classes, spec.shape)
-    return net.device.array(x, net.dtype), rng.random(spec.shape).astype(spec.dtype or net.dtype)
+        return given, rng.integers(0, classes, spec.shape)
+    return given, rng.random(spec.shape).astype(spec.dtype or net.dtype)
 
 
 def document(

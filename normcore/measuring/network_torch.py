@@ -5,10 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from normcore.sequences import Sequences
+
 FORMATS = ("channels_first", "channels_last")
 
 
-def step(torch: Any, net: Any, x: np.ndarray, targets: np.ndarray, format: str) -> Callable[[], None]:
+def step(
+    torch: Any, net: Any, x: np.ndarray | Sequences, targets: np.ndarray, format: str
+) -> Callable[[], None]:
     """One call is one step on this batch, on the CPU, from the network's weights; the learning rate is 0.
 
     format: of images and of the weights of convolutions. Raises UsageError for what has no counterpart in PyTorch.
@@ -21,7 +25,11 @@ def step(torch: Any, net: Any, x: np.ndarray, targets: np.ndarray, format: str) 
     optimizer, clip = peer.optimizer()
     for group in optimizer.param_groups:
         group["lr"] = 0.0
-    given, wanted = _formatted(torch, torch.tensor(np.asarray(x)), format), torch.tensor(targets)
+    wanted = torch.tensor(targets)
+    if isinstance(x, Sequences):
+        given: Any = Sequences(torch.tensor(x.x), torch.tensor(x.lengths))
+    else:
+        given = _formatted(torch, torch.tensor(np.asarray(x)), format)
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)

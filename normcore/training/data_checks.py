@@ -8,6 +8,7 @@ import numpy as np
 from normcore.errors import DataError, ShapeError
 from normcore.network import Network
 from normcore.op import Op, Tensor
+from normcore.sequences import Sequences
 from normcore.training.evaluation import classes_of
 
 
@@ -36,6 +37,14 @@ def check_samples(net: Network, loss: Any, loader: Any, cut: bool = False) -> in
     if have[:1] != wanted[:1] if cut else have != wanted:
         raise DataError(
             f"{dataset.name}: samples have shape {have}, the network takes {wanted}{_advice(have, wanted)}"
+        )
+    if net.reads_lengths != (dataset.lengths_train is not None):
+        raise DataError(
+            f"{dataset.name}: a layer of the network reads `lengths`, the data bring none; add lengths_train and "
+            "lengths_test to them"
+            if net.reads_lengths
+            else f"{dataset.name}: the data bring lengths of sequences, no layer of the network reads them; give the "
+            "recurrent layers `inputs: [input, lengths]`"
         )
     classes = classes_of(net, loss)
     if classes is not None and dataset.classes is not None and dataset.classes > classes:
@@ -78,8 +87,9 @@ def _check_values(net: Network, loader: Any) -> None:
     for part in loader.parts if readers else ():
         indices = loader.parts[part].indices
         for number, (x, _) in enumerate(loader.evaluate(part)):
+            values = x.x if isinstance(x, Sequences) else x
             for node in readers:
-                found = node.op.refused(x.reshape(len(x), *node.inputs[0].tensor.shape[1:]))
+                found = node.op.refused(values.reshape(len(x), *node.inputs[0].tensor.shape[1:]))
                 if found is None or not found[0].any():
                     continue
                 sample = indices[number * loader.batch_size + int(found[0].argmax())]

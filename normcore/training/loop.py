@@ -11,6 +11,7 @@ from normcore.errors import DataError, NumbersError
 from normcore.kernels import kernel as kernel_module
 from normcore.network import Network
 from normcore.registry import default
+from normcore.sequences import Sequences
 from normcore.training.compile_ahead import Helper
 from normcore.training.data_checks import batch_sizes, check
 from normcore.training.evaluation import Totals, evaluate, recalibrate
@@ -118,7 +119,8 @@ class Trainer:
 
     def _check_input(self, x: Any) -> None:
         """Raises DataError when it is the batch that holds NaN or infinity."""
-        finite = np.isfinite(self.net.device.to_host(x)).reshape(x.shape[0], -1).all(1)
+        values = x.x if isinstance(x, Sequences) else x
+        finite = np.isfinite(self.net.device.to_host(values)).reshape(len(values), -1).all(1)
         if not finite.all():
             raise DataError(
                 f"the samples of step {self.steps_done + 1} hold NaN or infinity ({int((~finite).sum())} of "

@@ -12,6 +12,7 @@ from typing import Any
 
 from normcore.kernels import kernel
 from normcore.network import Network
+from normcore.sequences import Sequences
 from normcore.training.observer import Observer
 from normcore.training.optimizer_binding import OptimizerBinding
 
@@ -99,7 +100,10 @@ def _program_calls(
     bound.t.targets[...] = 0
     if soft:
         bound.soften()
-    program.set_input(x.reshape(program.graph.input.tensor.shape))
+    given: Any = x.reshape(program.graph.input.tensor.shape)
+    if net.reads_lengths:
+        given = Sequences(given, net.device.array([1] * batch, "int64"))
+    program.set_input(given)
     calls: list[tuple[str, Callable[[], None]]] = [
         (f"{_owner(call)} forward", call) for call in program.forward_calls
     ]

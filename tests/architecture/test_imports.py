@@ -71,7 +71,7 @@ def core_imports() -> list[Import]:
 # The house, floor by floor: a module imports from floors below its own and from its own unit.
 FLOORS = [
     ["normcore.errors"],
-    ["normcore.component", "normcore.hookspecs", "normcore.storage"],
+    ["normcore.component", "normcore.hookspecs", "normcore.sequences", "normcore.storage"],
     ["normcore.op", "normcore.shapes"],
     ["normcore.registry", "normcore.layout", "normcore.weights_file"],
     ["normcore.kernels"],

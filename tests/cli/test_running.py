@@ -190,6 +190,39 @@ loss: cross_entropy
     assert not list(Path().glob("runs/*"))
 
 
+def test_sequences_of_different_lengths_from_training_to_predict(normcore: Any) -> None:
+    rng = np.random.default_rng(0)
+    x, lengths = rng.standard_normal((12, 5, 2)), rng.integers(1, 6, 12)
+    train = {"x_train": x, "y_train": np.arange(12) % 2, "lengths_train": lengths}
+    np.savez("s.npz", **train, x_test=x[:4], y_test=np.arange(4) % 2, lengths_test=lengths[:4])
+    text = """
+name: s
+data: {source: npz, path: s.npz, batch_size: 6, normalize: standardize}
+network: [{gru: {hidden_size: 2}, inputs: [input, lengths]}]
+loss: cross_entropy
+train: {epochs: 1}
+"""
+    Path("s.yaml").write_text(text, encoding="utf-8")
+    assert normcore("train", "s.yaml", "--device", "cpu", "--out", "r").status == 0
+    evaluated = normcore("eval", "r", "--device", "cpu", "--json")
+    assert evaluated.status == 0 and json.loads(evaluated.out)["samples"] == 4
+    np.save("short.npy", x[0, :3])
+    (said,) = json.loads(normcore("predict", "r", "short.npy", "--device", "cpu", "--json").out)
+    assert len(said["probabilities"]) == 2 and abs(sum(said["probabilities"]) - 1) < 1e-6
+    np.save("long.npy", np.zeros((6, 2)))
+    found = normcore("predict", "r", "long.npy", "--device", "cpu")
+    assert found.status == 1
+    assert (
+        "long.npy has shape (6, 2); the net's input is a sequence of 1 to 5 steps of 2 features" in found.err
+    )
+    found = normcore("train", "s.yaml", "--device", "cpu", "--set", "network.0.inputs=[input]")
+    assert found.status == 1
+    assert (
+        "no layer of the network reads them; give the recurrent layers `inputs: [input, lengths]`"
+        in found.err
+    )
+
+
 def test_cuda_without_a_gpu_says_what_is_missing(normcore: Any) -> None:
     from normcore.devices import cuda
 

@@ -14,6 +14,7 @@ from normcore.config.config import load
 from normcore.config.yaml_file import plain, read_file
 from normcore.errors import ShapeError, UsageError
 from normcore.network import Network
+from normcore.sequences import Sequences
 from normcore.training.loop import Trainer
 
 torch = pytest.importorskip("torch", reason="the extra `peers` brings torch")
@@ -64,7 +65,15 @@ def batches(name, net, count):
         targets = rng.integers(0, classes, size)
         x = rng.standard_normal((size, *net.sample_shape))
         x += 0.3 * (targets % 7 - 3).reshape(-1, *(1,) * len(net.sample_shape))
-        yield x.astype(net.dtype), targets
+        x = x.astype(net.dtype)
+        yield Sequences(x, rng.integers(1, x.shape[1] + 1, size)) if net.reads_lengths else x, targets
+
+
+def tensors(x, dtype=None):
+    """The same input for torch; dtype: another than its own."""
+    if isinstance(x, Sequences):
+        return Sequences(tensors(x.x, dtype), torch.tensor(x.lengths))
+    return torch.tensor(x, dtype=dtype)
 
 
 def peer_of(net):
@@ -88,8 +97,8 @@ def test_all_gradients_agree(name, dtype):
     net = net_of(name, dtype)
     peer = peer_of(net)
     ((x, targets),) = batches(name, net, 1)
-    x64, targets64 = torch.tensor(x.astype(np.float64)), torch.tensor(targets)
-    loss, expected = peer.gradients(torch.tensor(x), targets64)
+    x64, targets64 = tensors(x, torch.float64), torch.tensor(targets)
+    loss, expected = peer.gradients(tensors(x), targets64)
     assert net.loss(x, targets) == pytest.approx(loss, rel=TOLERANCES[dtype])
     net.backward()
     assert list(net.gradients) == list(expected)
@@ -118,7 +127,7 @@ def compare_curves(name, steps):
     for step, (x, targets) in enumerate(batches(name, net, steps)):
         ours = trainer.step(x, targets)
         optimizer.zero_grad()
-        loss = peer.loss(torch.tensor(x), torch.tensor(targets))
+        loss = peer.loss(tensors(x), torch.tensor(targets))
         loss.backward()
         clip()
         optimizer.step()

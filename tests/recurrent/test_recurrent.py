@@ -99,6 +99,40 @@ def test_a_network_remembers_lengths_until_backward():
     assert not dx[1, 2:].any() and not dx[2, 4:].any()
 
 
+def test_a_network_reads_lengths_beside_its_input():
+    """As the layers do by themselves; stacked, each layer names the lengths, and one that does not sees all steps."""
+    rng = np.random.default_rng(9)
+    x, lengths = rng.standard_normal((3, 6, 4)), np.array([6, 2, 4], np.int32)
+    stack = [
+        {"gru": {"hidden_size": 3, "return_sequences": True}, "inputs": ["input", "lengths"]},
+        {"gru": {"hidden_size": 3}, "inputs": ["gru1", "lengths"]},
+    ]
+    net = normcore.Network.from_mapping({"input": [6, 4], "network": stack, "loss": "mse"}, dtype="float64")
+    first, second = (
+        layer("gru", s, True, hidden_size=3, return_sequences=k == 0)
+        for k, s in enumerate([x.shape, (3, 6, 3)])
+    )
+    for alone, path in ((first, "gru1"), (second, "gru2")):
+        for name, array in alone.parameters.items():
+            array[...] = net.parameters[f"{path}.{name}"]
+    wide = lengths.astype(np.int64)
+    expected = second.forward(first.forward(x, wide), wide)
+    given = normcore.Sequences(x, lengths)
+    assert np.array_equal(net.forward(given), expected)
+    net.loss(given, np.zeros((3, 3)))
+    dx = net.backward(input_gradient=True)
+    assert all(dx[n, :end].all() and not dx[n, end:].any() for n, end in enumerate(lengths))
+    with pytest.raises(ShapeError, match="got 0 for sequence 1"):
+        net.forward(normcore.Sequences(x, np.array([6, 0, 4])))
+    with pytest.raises(ShapeError, match=r"expected normcore.Sequences\(x, lengths\)"):
+        net.forward(x)
+    with pytest.raises(ShapeError, match=r"whole numbers of shape \(3,\) for lengths, got float64"):
+        net.forward(normcore.Sequences(x, np.ones(3)))
+    plain = normcore.Network.from_mapping({"input": [6, 4], "network": [{"gru": 3}]}, dtype="float64")
+    with pytest.raises(ShapeError, match="no layer of the network names `lengths`"):
+        plain.forward(given)
+
+
 @pytest.mark.parametrize("normalization", ["none", "layer_norm"])
 def test_a_sample_does_not_depend_on_its_batch(normalization):
     x = np.random.default_rng(1).standard_normal((3, 3, 3))

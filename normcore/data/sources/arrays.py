@@ -14,27 +14,38 @@ from normcore.data.dataset import Dataset, dataset
 from normcore.data.source import DataSource, located
 from normcore.errors import DataError, ParameterError
 
-Layout = Literal["channels_last", "channels_first", "as_is"]
+Layout = Literal["channels_last", "channels_first", "sequences", "as_is"]
 _TRAIN = ("x_train", "y_train")
 _TEST = ("x_test", "y_test")
+_LENGTHS = ("lengths_train", "lengths_test")
 
 
 class MnistSample(DataSource, name="mnist_sample"):
-    """6,000 + 1,000 handwritten digits, 28 x 28 grey, that come with the package (MNIST, LeCun and
-    Cortes)."""
+    """6,000 + 1,000 handwritten digits, 28 x 28 grey, that come with the package (MNIST, LeCun and Cortes).
+
+    columns: each image as the sequence of its columns from the first to the last with ink, so that a digit is
+    as long as it is wide: (28, 28) from [0, 1], with lengths.
+    """
+
+    columns: bool = False
 
     def load(self, base: Path) -> Dataset:
         file = importlib.resources.files("normcore.data") / "files" / "mnist_sample.npz"
         arrays = read_npz(io.BytesIO(file.read_bytes()), "mnist_sample")
-        return dataset("mnist_sample", *(arrays[key] for key in (*_TRAIN, *_TEST)), classes=10)
+        if self.columns:
+            for part in ("train", "test"):
+                arrays[f"x_{part}"], arrays[f"lengths_{part}"] = inked_columns(arrays[f"x_{part}"])
+        return _assembled("mnist_sample", arrays, "channels_last", 10)
 
 
 class Npz(DataSource, name="npz"):
     """A NumPy .npz file with x_train, y_train, x_test, y_test, and names (of the classes) if it likes.
 
-    layout: how images lie, channels_last (N, H, W) or (N, H, W, C), channels_first (N, C, H, W), or as_is for
-    arrays that are no images, such as sequences (N, T, C). classes: the number of classes where the training
-    labels do not show them all. x_test and y_test may be missing together if data.test gives a share.
+    layout: how samples lie: images channels_last (N, H, W) or (N, H, W, C) or channels_first (N, C, H, W),
+    sequences (N, T, C), or as_is for anything else. lengths_train and lengths_test, if the file has them, say
+    where sequences end; a layer reads them by `inputs: [input, lengths]`. classes: the number of classes where
+    the training labels do not show them all. x_test and y_test may be missing together if data.test gives a
+    share.
     """
 
     path: str
@@ -66,11 +77,23 @@ class Npy(DataSource, name="npy"):
     def load(self, base: Path) -> Dataset:
         folder = located(self.path, base, "folder")
         arrays = {}
-        for key in (*_TRAIN, *_TEST):
+        for key in (*_TRAIN, *_TEST, *_LENGTHS):
             file = folder / f"{key}.npy"
             if file.is_file():
                 arrays[key] = read_npy(file, mapped=key.startswith("x"))
         return _assembled(str(folder), arrays, self.layout, self.classes)
+
+
+def inked_columns(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(sequences (N, W, H) of float32 in [0, 1], lengths (N,)) of uint8 images (N, H, W), each with some ink."""
+    inked = np.asarray(images.any(1))
+    first = inked.argmax(1)
+    lengths = images.shape[2] - inked[:, ::-1].argmax(1) - first
+    steps = np.arange(images.shape[2])
+    place = np.minimum(first[:, None] + steps, len(steps) - 1)
+    columns = images.transpose(0, 2, 1)[np.arange(len(images))[:, None], place]
+    columns[steps >= lengths[:, None]] = 0
+    return columns.astype(np.float32) / np.float32(255), lengths
 
 
 def check_classes(classes: int | None) -> None:
@@ -136,4 +159,5 @@ def _assembled(name: str, arrays: dict[str, np.ndarray], layout: str, classes: i
     return dataset(
         name, arrays["x_train"], arrays["y_train"], x_test, y_test,
         layout=layout, classes=classes, class_names=class_names,
+        lengths_train=arrays.get("lengths_train"), lengths_test=arrays.get("lengths_test"),
     )  # fmt: skip
