@@ -5,7 +5,7 @@ import linecache
 import textwrap
 import types
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any
 
@@ -55,40 +55,38 @@ class Function:
         return definition
 
     @cached_property
-    def local(self) -> frozenset[str]:
-        """Names that the function binds itself."""
-        arguments = self.definition.args
-        names = {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
-        stored = (n for n in ast.walk(self.definition) if isinstance(n, ast.Name))
-        return frozenset(names | {n.id for n in stored if isinstance(n.ctx, ast.Store)})
-
-    @cached_property
     def places(self) -> tuple[ast.expr, ...]:
-        """What a Writer may have to change, outer expressions first: literals to retype, dotted and free names."""
+        """What a Writer may have to change, outer expressions first: literals to retype, dotted and free names.
+
+        One pass, breadth first: it is most of what a start with every kernel in the cache has to compute.
+        """
         found: list[ast.expr] = []
-        skip: set[int] = set()
-        for node in ast.walk(self.definition):
-            if id(node) in skip:
-                continue
-            if isinstance(node, ast.Call) and dotted_name(node.func) in CASTS:
-                given = [a.operand if isinstance(a, ast.UnaryOp) else a for a in node.args]
-                skip.update(id(a) for a in given if isinstance(a, ast.Constant))
-            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and _is_whole(node.right):
-                skip.add(id(node.right))
-            if isinstance(node, ast.Subscript):
-                skip.update(id(inner) for inner in ast.walk(node.slice) if isinstance(inner, ast.Constant))
-            if isinstance(node, ast.Constant) and not self.typed:
-                whole = isinstance(node.value, int) and not isinstance(node.value, bool)
-                if isinstance(node.value, float) or (self.scalar and whole):
+        arguments = self.definition.args
+        local = {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
+        queue: list[tuple[ast.AST, bool]] = [(self.definition, not self.typed)]  # and: retype literals inside
+        for node, literals in queue:
+            if isinstance(node, ast.Name):
+                if isinstance(node.ctx, ast.Load):
                     found.append(node)
-            elif isinstance(node, ast.Attribute):
-                root = dotted_name(node).split(".")[0]
-                if root and root not in self.local and isinstance(self.namespace.get(root), types.ModuleType):
-                    skip.add(id(node.value))
+                elif isinstance(node.ctx, ast.Store):
+                    local.add(node.id)
+            elif isinstance(node, ast.Constant):
+                if literals and (type(node.value) is float or (self.scalar and type(node.value) is int)):
                     found.append(node)
-            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in self.local:
+            elif isinstance(node, ast.Attribute) and self._module_of(node):
                 found.append(node)
-        return tuple(found)
+            else:
+                typed = _typed_inside(node)
+                for name in node._fields:
+                    child = getattr(node, name, None)
+                    for one in child if type(child) is list else (child,):
+                        if isinstance(one, ast.AST) and one._fields:  # not an operator, nor a context
+                            queue.append((one, literals and one not in typed))
+        return tuple(node for node in found if _root(node) not in local)
+
+    def _module_of(self, node: ast.Attribute) -> bool:
+        """Whether it is a dotted name whose first part is a module, unless the function binds that itself."""
+        return isinstance(self.namespace.get(_root(node)), types.ModuleType)
 
     @property
     def namespace(self) -> Mapping[str, Any]:
@@ -194,6 +192,21 @@ def dotted_name(node: ast.expr) -> str:
         base = dotted_name(node.value)
         return f"{base}.{node.attr}" if base else ""
     return ""
+
+
+def _root(node: ast.expr) -> str:
+    return dotted_name(node).split(".")[0]
+
+
+def _typed_inside(node: ast.AST) -> Sequence[ast.AST]:
+    """Its children whose literals stay as they are: of casts, whole powers and subscripts."""
+    if isinstance(node, ast.Call) and dotted_name(node.func) in CASTS:
+        return [
+            a for a in node.args if isinstance(a.operand if isinstance(a, ast.UnaryOp) else a, ast.Constant)
+        ]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and _is_whole(node.right):
+        return (node.right,)
+    return (node.slice,) if isinstance(node, ast.Subscript) else ()
 
 
 def _is_whole(node: ast.expr) -> bool:
