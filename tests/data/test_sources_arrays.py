@@ -1,9 +1,15 @@
 """mnist_sample, npz and npy: what they read, and one clear error for each bad file."""
 
+import math
+import os
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from normcore import random
 from normcore.data.dataset import Dataset, dataset
+from normcore.data.loader import Loader
 from normcore.data.samples import taken
 from normcore.data.sources import SOURCES
 from normcore.data.sources.arrays import Npy, Npz
@@ -217,3 +223,33 @@ def test_declared_classes(tmp_path):
     assert Npz("a.npz", classes=8).load(tmp_path).classes == 8
     with pytest.raises(ParameterError, match="classes: expected"):
         Npz("a.npz", classes=0)
+
+
+@pytest.mark.skipif(not hasattr(os, "sysconf"), reason="needs files with holes, and the size of the memory")
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+def test_a_dataset_larger_than_memory_streams(tmp_path, layout):
+    """A file of twice the machine's memory, holes but for its marked samples: batches come, memory stays flat."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    shape = (1, 1024, 1024) if layout == "channels_first" else (1024, 1024, 1)
+    count = 2 * memory // math.prod(shape) + 1
+    try:
+        x = np.lib.format.open_memmap(tmp_path / "x_train.npy", "w+", np.uint8, (count, *shape))
+    except OSError:
+        pytest.skip("this file system has no files of that size")
+    first = random.permutation(random.key_of(0, "data.order"), count, call=1)[:40]
+    for number, sample in enumerate(first):
+        x[sample, 0, 0, 0] = number + 1
+    del x
+    np.save(tmp_path / "y_train.npy", np.zeros(count, np.int64))
+    for part in ("x_test", "y_test"):
+        np.save(tmp_path / f"{part}.npy", np.zeros((1, *shape) if part == "x_test" else 1, np.uint8))
+    loader = Loader(Npy(".", layout=layout).load(tmp_path), 4, workers=2)
+    tracemalloc.start()
+    try:
+        for number, (batch, _) in zip(range(10), loader.epoch(1)):
+            marks = np.round(batch[:, 0, 0, 0] * 255)
+            np.testing.assert_array_equal(marks, np.arange(4 * number + 1, 4 * number + 5))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 200e6  # six batches of float32 and what prepares them
