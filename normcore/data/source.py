@@ -6,6 +6,7 @@ class Digits(normcore.DataSource, name="digits"):
     def load(self, base):
         x = numpy.load(located(self.path, base))
         return dataset("digits", x, y, x_test, y_test)      # normcore.data.dataset.dataset checks them
+        # sequences (N, T, C) that end at different steps: lengths_train=ends, lengths_test=ends_test
 """
 
 from pathlib import Path

@@ -18,6 +18,7 @@ LAYERS = {
     "residual": [{"residual": {"body": ["batch_norm", "relu"]}}, "gelu", {"dropout": 0.2}, "flatten"],
     "branches": [{"branches": {"merge": "concat", "paths": [["relu"], ["silu"], ["tanh"]]}}, "flatten"],
 }
+SEQUENCES = [{"gru": {"hidden_size": 2}, "inputs": ["input", "lengths"]}, {"dense": 4}]
 OPTIMIZERS = {
     "sgd": {"sgd": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}},
     "adam": {"adam": {"lr": 0.01}},
@@ -28,10 +29,10 @@ OPTIMIZERS = {
 CLASSES = {"plain": 4, "residual": 50, "branches": 150}
 
 
-def network(device, layers, loss="cross_entropy", optimizer="sgd", **train):
+def network(device, layers, loss="cross_entropy", optimizer="sgd", shape=(2, 5, 5), **train):
     mapping = {
         "seed": 3,
-        "input": [2, 5, 5],
+        "input": list(shape),
         "network": layers,
         "loss": loss,
         "optimizer": OPTIMIZERS[optimizer],
@@ -66,6 +67,12 @@ def inputs(classes, batch=3):
 @pytest.mark.parametrize("name", LAYERS)
 def test_training_steps(name):
     compare(*inputs(CLASSES[name]), layers=LAYERS[name])
+
+
+def test_sequences_of_different_lengths():
+    rng = np.random.default_rng(1)
+    x = normcore.Sequences(rng.standard_normal((3, 4, 2)), np.array([4, 1, 3]))
+    compare(x, rng.integers(0, 4, 3), layers=SEQUENCES, shape=(4, 2))
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "adagrad"])
