@@ -135,6 +135,12 @@ class Op(Component):
     epilogue: ClassVar[str | None] = (
         None  # takes a fused elementwise chain; backward knows its "input" or "output"
     )
+    picks_extremes: ClassVar[bool] = (
+        False  # each y is the largest, or each the smallest, of some of x's elements
+    )
+    commutes_with_max: ClassVar[bool] = (
+        False  # elementwise, non-decreasing; where it makes ties its derivative is 0
+    )
     is_elementwise: ClassVar[bool] = False  # reads and writes one element at a time, in any memory order
     shares_gradient: ClassVar[bool] = (
         False  # dx of every input is dy itself: the engine passes it on, no kernel

@@ -6,6 +6,10 @@ What may fuse follows from what ops declare, never from their names: an elementw
 - an op with epilogue = "output", whose backward has its output only (conv, dense): in training one elementwise op
   whose derivative can be told from its output; in inference any chain,
 as long as nobody else reads the value in between.
+
+Before that, an op that commutes with maxima (relu) and would cost a pass of its own moves behind the op that picks them
+(max_pool), to run on the smaller output: unless fusing makes it free where it stands. Values and gradients stay equal;
+only a zero may change its sign, and a gradient that is not finite may reach another element that the op held at a bound.
 """
 
 from dataclasses import replace
@@ -16,6 +20,7 @@ from normcore.graph.nodes import Graph, Node, Value
 
 def fuse(graph: Graph, training: bool) -> Graph:
     """The same graph with elementwise nodes merged into their producers."""
+    graph = _move_behind_extremes(graph, training)
     consumers = graph.consumers()
     nodes: list[Node] = []
     made: dict[int, Node] = {}  # id(value) -> the new node that makes it
@@ -37,6 +42,46 @@ def fuse(graph: Graph, training: bool) -> Graph:
             made[id(value)] = copy
             value.producer = copy
     return replace(graph, nodes=nodes)
+
+
+def _move_behind_extremes(graph: Graph, training: bool) -> Graph:
+    """relu -> max_pool becomes max_pool -> relu where that saves work.
+
+    Both orders pick the same values: what an op that commutes_with_max makes equal has the derivative 0, so it does not
+    matter which of the equal elements gets the gradient. An op with a second output (indices) would give another one.
+    """
+    while (pair := _pair_to_swap(graph, training)) is not None:
+        moved, picking = pair
+        small = Value(picking.outputs[0].tensor, picking.path)
+        first = _replaced(picking, [small], picking.covers, inputs=moved.inputs)
+        plan = moved.op.plan(small.tensor)
+        then = _replaced(moved, picking.outputs, moved.covers, inputs=[small], plan=plan)
+        swapped = {id(moved): [], id(picking): [first, then]}
+        nodes = [new for node in graph.nodes for new in swapped.get(id(node), [node])]
+        graph = Graph(nodes, graph.input, graph.output)
+    return graph
+
+
+def _pair_to_swap(graph: Graph, training: bool) -> tuple[Node, Node] | None:
+    makers = {id(value): node for node in graph.nodes for value in node.outputs}
+    consumers = graph.consumers()
+
+    def maker(value: Value) -> Node | None:
+        """Nobody where others read the value too."""
+        only = len(consumers[id(value)]) == 1 and value is not graph.output
+        return makers.get(id(value)) if only else None
+
+    for picking in graph.nodes:
+        moved = maker(picking.inputs[0]) if picking.op.picks_extremes and len(picking.outputs) == 1 else None
+        if moved is None or not moved.op.commutes_with_max or len(moved.inputs) != 1:
+            continue
+        host = maker(moved.inputs[0])
+        free = host is not None and _join(host, moved, training) is not None
+        if free and host is not None and host.op.epilogue == "output" and training:
+            free = False  # its backward is a pass over the whole output all the same
+        if not free and picking.outputs[0].tensor.size < moved.outputs[0].tensor.size:
+            return moved, picking
+    return None
 
 
 def _join(host: Node, node: Node, training: bool) -> Node | None:

@@ -51,6 +51,7 @@ class BinMaximum(Op):
     formats = ("channels_last",)  # gathering whole positions beats any kernel on planes, conversions included
     cuda_formats = ("channels_last", "channels_first")
     backward_needs = ()
+    picks_extremes = True
 
     def bins(self, spatial):
         raise NotImplementedError

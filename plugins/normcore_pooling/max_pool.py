@@ -55,6 +55,7 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
     formats = ("channels_last", "channels_first")
     backward_needs = ()
     operation = LARGEST
+    picks_extremes = True
 
     samples = (
         Sample("AlexNet's overlapping windows", shape=(2, 3, 9, 11), params={"kernel_size": 3, "stride": 2}),

@@ -25,8 +25,8 @@ def entry(name):
     return {name: dict(samples_of(OPS[name])[0].params)} if samples_of(OPS[name])[0].params else name
 
 
-def network(layers, **options):
-    mapping = {"input": list(SHAPE), "network": layers, "loss": "mse"}
+def network(layers, shape=SHAPE, **options):
+    mapping = {"input": list(shape), "network": layers, "loss": "mse"}
     return Network.from_mapping(mapping, dtype="float64", **options)
 
 
@@ -76,3 +76,63 @@ def test_fused_numbers_are_those_of_single_ops(name):
         fused, single = (step(network(layers, fuse=f), x, targets) for f in (True, False))
     for a, b in zip(fused, single, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13)
+
+
+POOL = {"max_pool": {"kernel_size": 3, "stride": 2, "padding": 1}}
+SPREAD = {"dropout": {"p": 0.0}}  # a layer that takes nothing in
+
+
+def order(layers, training=True):
+    return [path for node in nodes(layers, training) for path in node.covers]
+
+
+@pytest.mark.parametrize("name", ["relu", "relu6"])
+def test_what_commutes_with_maxima_runs_behind_them(name):
+    paths = [f"{name}1", "max_pool1"]
+    assert order([SPREAD, name, POOL]) == ["dropout1", *paths[::-1]]
+    assert order([name, POOL]) == paths[::-1]
+    assert order([CONV, name, POOL]) == ["conv1", *paths[::-1]], "backward would mask the large output"
+    assert order([name, {"min_pool": 2}, "global_max_pool"]) == ["min_pool1", "global_max_pool1", paths[0]]
+
+
+def test_what_stays_before_maxima():
+    """Ops fused for nothing where they stand, other functions, outputs as large as inputs, values read elsewhere."""
+    assert order([CONV, "relu", POOL], training=False) == ["conv1", "relu1", "max_pool1"]
+    assert order(["batch_norm", "relu", POOL]) == ["batch_norm1", "relu1", "max_pool1"]
+    for name in (
+        "sigmoid",
+        "hard_tanh",
+        "leaky_relu",
+        "clip",
+    ):  # rounding and bounds make ties, factors round
+        assert order([SPREAD, entry(name), POOL]) == ["dropout1", f"{name}1", "max_pool1"]
+    same = {"max_pool": {"kernel_size": 3, "stride": 1, "padding": 1}}
+    assert order([SPREAD, "relu", same]) == ["dropout1", "relu1", "max_pool1"]
+    shared = [SPREAD, "relu", {"branches": {"paths": [[POOL], [{"avg_pool": 2}]]}}]
+    assert order(shared).index("relu1") == 1
+    indices = {"max_pool": {"kernel_size": 2, "return_indices": True}}
+    unpool = {"max_unpool": {"kernel_size": 2}, "inputs": ["max_pool1", "max_pool1.indices"]}
+    assert order([SPREAD, "relu", indices, unpool])[:3] == ["dropout1", "relu1", "max_pool1"]
+
+
+@pytest.mark.parametrize("pool", [POOL, {"min_pool": {"kernel_size": 2, "stride": 1}}, "global_max_pool"])
+@pytest.mark.parametrize("name", ["relu", "relu6"])
+def test_moving_changes_no_number(name, pool):
+    """Ties, windows wholly below 0 and above 6, zeros, NaN and infinities included; == takes -0 for 0."""
+    x = np.random.default_rng(3).integers(-8, 9, (2, 2, 6, 7)).astype(float)  # ties
+    x[0] = np.minimum(x[0], 5)
+    x[0, 0, :4, :4], x[1, 0, 3:, 3:] = -np.arange(16).reshape(4, 4), 7.0
+    x[0, 1, 2, 2], x[0, 1, 5, 5], x[1, 1, 1, 1] = np.nan, np.inf, -np.inf
+    layers = [SPREAD, name, pool]
+    finite = np.where(np.isfinite(x), x, 0.0)  # for a gradient that is
+    found = []
+    with uncompiled(), np.errstate(all="ignore"):
+        for fused in (True, False):
+            net = network(layers, fuse=fused, shape=x.shape[1:])
+            y = net.forward(x, training=True).copy()
+            net.loss(finite, np.arange(1.0, y.size + 1).reshape(y.shape))
+            found.append((y, net.backward(input_gradient=True).copy()))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert np.isnan(found[0][0]).any()
+    assert (found[0][1] != 0).any()
