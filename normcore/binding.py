@@ -12,6 +12,7 @@ import numpy as np
 from normcore import random, storage
 from normcore.devices import by_copying
 from normcore.devices.device import Device
+from normcore.errors import PluginError
 from normcore.kernels import variant
 from normcore.layout import physical_shape
 from normcore.op import Op, Plan, Shape, Tensor, Tensors
@@ -56,6 +57,11 @@ class Binding:
         self.outputs: dict[str, Tensor] = self.plan.outputs(dtype)
         self.variadic = bool(op.inputs) and op.inputs[0].startswith("*")
         self.input_names = input_names(op, len(inputs))
+        if device.name == "cpu" and not op.is_view and not hasattr(op, "forward_cpu"):
+            raise PluginError(
+                f"{path}: {op.name} has no kernels for the CPU (forward_cpu), only for CUDA; run it with --device cuda, "
+                "or give the op a forward_cpu"
+            )
         # The op's own methods; a view has none, and an op without a gradient has no backward.
         self.run_forward: Callable[[Tensors], None] = getattr(op, f"forward_{device.name}", _nothing)
         self.run_backward: Callable[[Tensors], None] = getattr(op, f"backward_{device.name}", _nothing)

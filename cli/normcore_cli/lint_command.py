@@ -38,9 +38,10 @@ def command(
 
 
 def _check(file: str, overrides: tuple[str, ...], plugins: tuple[str, ...], allow_plugins: bool) -> int:
-    """The number of layers. Raises ConfigError, DataError, and ShapeError where the loss does not fit the
-    output."""
+    """The number of layers. Raises ConfigError, DataError, UsageError for mixed targets that the loss does
+    not take, and ShapeError where the loss does not fit the output."""
     from normcore.graph.build import build
+    from normcore.training.data_checks import check_mixing
 
     config = options.load(file, overrides, plugins, allow_plugins)
     shape, batch = config.input, 1
@@ -50,4 +51,5 @@ def _check(file: str, overrides: tuple[str, ...], plugins: tuple[str, ...], allo
     graph = build(config.network, shape or (), batch, "float32")
     if config.source is not None:  # only a network with data is there to be trained
         config.loss.targets(graph.output.tensor)
+        check_mixing(config.loss, config.loss.classes(graph.output.tensor), config.data.transforms())
     return len(graph.nodes)

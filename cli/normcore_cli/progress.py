@@ -54,6 +54,8 @@ class PlainDisplay(Observer):
 
     def begin(self, trainer: Any) -> None:
         self.began = True
+        if trainer.run is not None:  # not earlier: where data or memory do not fit, the folder goes again
+            self.line(f"run {trainer.run.path}")
         self._last = time.perf_counter()
 
     def step(self, progress: Progress) -> None:

@@ -87,7 +87,7 @@ def _train(
     trainer.run = run
     try:
         _describe(run, config, net, loader)
-        view.note(f"{config.name} on {net.device.name}: {_count(net):,} parameters, run {run.path}")
+        view.note(f"{config.name} on {net.device.name}: {_count(net):,} parameters")
         if not fresh:
             trainer.resume()
         metrics = trainer.fit()

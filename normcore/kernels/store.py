@@ -103,9 +103,10 @@ def load(name: str, text: str, compiled: bool = True) -> types.ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # Numba's cache finds the module by name when it unpickles
-    exec(
-        compile(text, str(file), "exec"), module.__dict__
-    )  # the verified text itself, not what is on disk by now
+    try:
+        spec.loader.exec_module(module)  # keeps the bytecode of the text that was just compared
+    except (EOFError, TypeError, ValueError):  # damaged bytecode
+        exec(compile(text, str(file), "exec"), module.__dict__)
     _load_lightly(module.kernel)
     return module
 

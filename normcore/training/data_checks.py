@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from normcore.errors import DataError, ShapeError
+from normcore.errors import DataError, ShapeError, UsageError
 from normcore.network import Network
 from normcore.op import Op, Tensor
 from normcore.sequences import Sequences
@@ -13,18 +13,24 @@ from normcore.training.evaluation import classes_of
 
 
 def check(net: Network, loss: Any, loader: Any) -> bool:
-    """Raises DataError for samples, classes or mixed targets that do not fit, and ShapeError for a last batch too
+    """Raises DataError for samples or classes that do not fit, UsageError for mixed targets, and ShapeError for a last batch too
     small for batch statistics. Returns whether targets are mixed: shares of the classes."""
     classes = check_samples(net, loss, loader)
-    mixes = classes is not None and loader.transforms.mixes
-    if mixes and classes is not None and loss.shares(Tensor((1, classes), net.dtype)) is None:
-        raise DataError(
+    mixes = check_mixing(loss, classes, loader.transforms)
+    _check_last_batch(net, loader)
+    _check_values(net, loader)
+    return mixes
+
+
+def check_mixing(loss: Any, classes: int | None, transforms: Any) -> bool:
+    """Whether targets are mixed; raises UsageError for a loss that does not take mixed ones."""
+    mixes = classes is not None and bool(transforms.mixes)
+    if mixes and classes is not None and loss.shares(Tensor((1, classes))) is None:
+        raise UsageError(
             f"data.augment: mixup makes shares of classes of the targets, {loss.name} takes class numbers; "
             "leave mixup out, or train with cross_entropy"
         )
-    _check_last_batch(net, loader)
-    _check_values(net, loader)
-    return bool(mixes)
+    return mixes
 
 
 def check_samples(net: Network, loss: Any, loader: Any, cut: bool = False) -> int | None:

@@ -58,6 +58,14 @@ def test_lint_finds_an_output_that_the_loss_does_not_take(normcore: Any) -> None
     assert "cross_entropy: expected an output of shape (N, classes)" in problem["message"]
 
 
+def test_lint_finds_mixed_targets_that_the_loss_does_not_take(normcore: Any) -> None:
+    mixed = ("--set", "data.augment=[{mixup: {alpha: 0.2}}]")
+    assert normcore("lint", "net.yaml", *mixed).status == 0
+    found = normcore("lint", "net.yaml", *mixed, "--set", "loss=hinge")
+    assert found.status == 2
+    assert "hinge takes class numbers" in found.err
+
+
 def test_lint_gives_json_of_missing_data_too(normcore: Any) -> None:
     found = normcore("lint", "net.yaml", "--set", "data={source: npz, path: none.npz}", "--json")
     assert found.status == 1

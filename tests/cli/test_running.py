@@ -162,6 +162,7 @@ def test_bad_input_leaves_nothing_behind(
     assert found.status == status
     assert message in found.err
     assert "Traceback" not in found.err
+    assert "runs/" not in found.out  # nor is a folder announced
     assert not list(Path().glob("runs/*"))
 
 

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from normcore import Network
-from normcore.errors import ConfigError
+from normcore.binding import Binding
+from normcore.devices import device as devices
+from normcore.errors import ConfigError, PluginError
+from normcore.op import Op, Plan, Tensor
 
 
 def paths(network, shape=(4, 6, 6)):
@@ -76,12 +79,55 @@ def test_named_inputs_replace_the_layer_before():
         ),
         ([{"max_pool": {"kernel_size": 9}}], "max_pool1 does not fit behind input"),
         (["add"], "takes 2 inputs"),
+        ([{"dense": {"out_features": 2, "bias": False, "bias_init": "zeros"}}], "this dense has no bias"),
     ],
-    ids=["clash", "unknown-input", "unread", "residual-shapes", "rank", "window", "arity"],
+    ids=["clash", "unknown-input", "unread", "residual-shapes", "rank", "window", "arity", "no-bias"],
 )
 def test_what_does_not_fit_is_explained(network, said):
     with pytest.raises(ConfigError, match=said):
         paths(network)
+
+
+def test_all_layers_that_can_be_known_not_to_fit_are_named_at_once():
+    wide = {"max_pool": {"kernel_size": 9}}
+    body, shortcut = ["relu", wide, "batch_norm"], [{"conv": {"out_channels": 4, "kernel_size": 8}}]
+    with pytest.raises(ConfigError) as raised:
+        paths(
+            [
+                {"residual": {"body": body, "shortcut": shortcut}},
+                {"relu": {}, "name": "a"},
+                {"relu": {}, "name": "a", "inputs": ["none"]},
+            ]
+        )
+    said = [p.message for p in raised.value.problems]
+    for part in (
+        "residual1.max_pool1 does not fit",
+        "residual1.shortcut.conv1 does not fit",
+        "'a'",
+        "'none'",
+    ):
+        assert sum(part in line for line in said) == 1, (part, said)
+    assert len(said) == 4  # and nothing about what stands behind them
+
+
+def test_an_op_without_kernels_for_the_cpu_says_so():
+    class OnlyCuda(Op, name="only_cuda"):
+        def plan(self, x):
+            return Plan(x.shape)
+
+        def forward_cuda(self, t):
+            raise AssertionError("not on the CPU")
+
+    with pytest.raises(PluginError, match="only_cuda has no kernels for the CPU"):
+        Binding(
+            OnlyCuda(),
+            (Tensor((2, 3)),),
+            path="only_cuda1",
+            dtype="float32",
+            format="channels_first",
+            device=devices.get("cpu"),
+            seed=0,
+        )
 
 
 def test_a_residuals_scale_damps_its_body():
