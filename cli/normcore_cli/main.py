@@ -14,7 +14,6 @@ import gc
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,9 +82,29 @@ class Commands(click.Group):
 
 def _from_plugins() -> dict[str, Any]:
     """The commands that other distributions bring; a built-in name stays the built-in's."""
+    if not any(map(_brings_commands, sys.path)):
+        return {}
     import importlib.metadata
 
     return {p.name: p for p in importlib.metadata.entry_points(group=GROUP) if p.name not in COMMANDS}
+
+
+def _brings_commands(folder: str) -> bool:
+    """Whether a distribution in this folder (or archive) may bring some: importlib.metadata knows for certain, but
+    takes half the time of `normcore --help`."""
+    try:
+        names = os.listdir(folder or ".")
+    except NotADirectoryError:
+        return True
+    except OSError:
+        return False
+    for name in names:
+        if name.endswith((".dist-info", ".egg-info", ".egg")):
+            for inner in ("entry_points.txt", "EGG-INFO/entry_points.txt"):
+                with contextlib.suppress(OSError), open(os.path.join(folder, name, inner), "rb") as file:
+                    if GROUP.encode() in file.read():
+                        return True
+    return False
 
 
 def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -134,6 +153,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Exception as fault:
         if debug:
+            import traceback
+
             traceback.print_exc()
         return _explain(fault, debug)
 

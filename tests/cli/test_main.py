@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import click
@@ -97,3 +98,17 @@ def test_debug_shows_the_traceback(normcore: Any) -> None:
     assert found.status == 2
     assert "Traceback" in found.err
     assert "absent.yaml: there is no such file" in found.err
+
+
+def test_a_distribution_that_brings_commands_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bringing, other = tmp_path / "commander-1.0.dist-info", tmp_path / "other-1.0.dist-info"
+    other.mkdir()
+    (other / "entry_points.txt").write_text("[console_scripts]\nother = other:main\n")
+    assert not main._brings_commands(str(tmp_path))
+    bringing.mkdir()
+    (bringing / "METADATA").write_text("Metadata-Version: 2.1\nName: commander\nVersion: 1.0\n")
+    (bringing / "entry_points.txt").write_text(f"[{main.GROUP}]\nextra = json:loads\n")
+    assert main._brings_commands(str(tmp_path))
+    assert not main._brings_commands(str(tmp_path / "absent"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "extra" in main._from_plugins()
