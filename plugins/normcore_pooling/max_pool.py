@@ -7,6 +7,8 @@ The FIRST maximum of a window, in row-major order of its taps, takes the whole g
 overlap an element adds up what it gets. So the sum of dx is the sum of dy. What forward keeps for this is
 the tap's offset in the window: one byte for windows of up to 256 taps, against eight bytes of a flat index.
 
+A relu before it runs behind it where that saves a pass (normcore/graph/fuse.py), never with return_indices.
+
 Numerics: padding counts as -inf, never as 0. NaN wins over every number. A window always has a tap inside the
 input; parameters that break this are errors. Backward owns what it writes (a plane, or a position of all
 channels) and adds in the order of the windows: no atomics, the same bits for any number of threads.
