@@ -99,8 +99,9 @@ class Binding:
     def arrays(self) -> dict[str, tuple[Shape, str]]:
         """Shape and dtype of every array a training step needs besides inputs and their gradients, by name."""
         wanted: dict[str, tuple[Shape, str]] = {}
+        own = storage.computed(self.dtype)
         for group in (self.plan.saved, self.plan.workspace):
-            wanted.update({k: (a.shape, a.dtype or self.dtype) for k, a in group.items()})
+            wanted.update({k: (a.shape, a.dtype or own) for k, a in group.items()})
         return wanted
 
     def physical(self, tensor: Tensor) -> Shape:

@@ -27,9 +27,10 @@ def layer(
     """A layer of the registered op `name`, with arrays allocated for `input_shape`.
 
     input_shape: logical shape with the batch, (N, C, *spatial); a list of shapes for several inputs.
-    device: "cpu", "cuda" or "auto". dtype: "float32" or "float64"; for elementwise ops on CUDA also "float16" and
-    "bfloat16", which are stored so and computed in float32 (see normcore/storage.py). memory_format: "channels_first" or
-    "channels_last" (same logical arrays, memory in the other order). seed: of parameters and random ops.
+    device: "cpu", "cuda" or "auto". dtype: "float32" or "float64"; for elementwise ops and most normalizations on CUDA also
+    "float16" and "bfloat16", which are stored so and computed in float32 (see normcore/storage.py).
+    memory_format: "channels_first" or "channels_last" (same logical arrays, memory in the other order).
+    seed: of parameters and random ops.
     parameters: the op's own, and `<array>_init` for its learnable arrays.
 
     Raises PluginError for an unknown op, ParameterError and ShapeError for what does not fit.
@@ -86,14 +87,13 @@ class Layer:
         self._bindings: dict[int, Binding] = {}
         self._exact: tuple[str, Shape, np.dtype[Any]] | None = None
         binding = self._bind(self.input_shapes)
+        own = storage.computed(dtype)
         for name, array in binding.plan.parameters.items():
             values = initial_values(array, (inits or {}).get(name), seed, name)
-            self.parameters[name] = self.device.array(values, array.dtype or dtype)
-            self.gradients[name] = self.device.array(np.zeros(array.shape), array.dtype or dtype)
+            self.parameters[name] = self.device.array(values, array.dtype or own)
+            self.gradients[name] = self.device.array(np.zeros(array.shape), array.dtype or own)
         for name, array in binding.plan.state.items():
-            self.state[name] = self.device.array(
-                initial_values(array, None, seed, name), array.dtype or dtype
-            )
+            self.state[name] = self.device.array(initial_values(array, None, seed, name), array.dtype or own)
         self._attach_parameters(binding)
         self._use(binding)
 

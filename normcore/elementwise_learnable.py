@@ -27,6 +27,7 @@ class LearnableElementwise(ElementwiseOp):
     """Base of the ops that @elementwise makes of classes with learnable parameters."""
 
     is_elementwise: ClassVar[bool] = False  # it sums: it is not fused, and takes one kind of element only
+    stores_16_bits: ClassVar[bool] = False
     definition: ClassVar[Any]
 
     @property

@@ -20,13 +20,13 @@ from functools import cache, cached_property
 from typing import Any, ClassVar
 
 from normcore.errors import PluginError, ShapeError, nearest
-from normcore.kernels import CudaKernel, Kernel, Variant
+from normcore.kernels import CudaKernel, Kernel, Variant, packs
 from normcore.kernels.function import Function, read
+from normcore.kernels.packs import PACK_BYTES
 from normcore.op import Op, Plan, Tensor
 from normcore.storage import array_dtype
 
 CHUNK = 16384  # elements a parallel task takes: 64 KB of float32, small against a second-level cache
-PACK_BYTES = 16  # that a CUDA thread loads and stores at once: the most one instruction moves
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +80,7 @@ class ElementwiseOp(Op):
     formats: ClassVar[tuple[str, ...]] = ("channels_last", "channels_first")
     scalars: ClassVar[Mapping[str, Scalars]]  # by the value of `choice`, or "" when there is none
     is_elementwise: ClassVar[bool] = True
+    stores_16_bits: ClassVar[bool] = True
     choice: ClassVar[str] = ""
     reference_function: ClassVar[Callable[..., Any] | None] = None
     torch_function: ClassVar[Callable[..., Any] | None] = None
@@ -431,14 +432,12 @@ class ChainCudaKernel(CudaKernel):
 
     def entry(self, stored: str) -> Function:
         """The entry kernel for arrays stored so."""
-        from normcore.kernels import packs
-
         read, written, one = self.read, self.written, self.one.name
         lanes = PACK_BYTES // array_dtype(stored).itemsize
         body = [
             f"n, first, step = {written[0]}.size, cu.grid(1), cu.gridsize(1)",
             f"# {lanes} elements, 16 bytes, a load and a store where all arrays start at a multiple of 16 bytes.",
-            f"packs = n // {lanes} if {' and '.join(f'aligned({a})' for a in [*read, *written])} else 0",
+            f"packs = n // {lanes} if {' and '.join(f'aligned({a}, 0)' for a in [*read, *written])} else 0",
             "for k in range(first, packs, step):",
             f"    i = {lanes} * k",
         ]

@@ -142,6 +142,7 @@ class Op(Component):
         False  # elementwise, non-decreasing; where it makes ties its derivative is 0
     )
     is_elementwise: ClassVar[bool] = False  # reads and writes one element at a time, in any memory order
+    stores_16_bits: ClassVar[bool] = False  # its CUDA kernels take float16 and bfloat16 arrays (storage.py)
     shares_gradient: ClassVar[bool] = (
         False  # dx of every input is dy itself: the engine passes it on, no kernel
     )

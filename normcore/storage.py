@@ -1,8 +1,10 @@
 """The dtypes that a layer may be asked for: how they are stored, and what they compute in.
 
-float32 and float64 are stored and computed as they are. float16 and bfloat16 are storage: values are held in 16 bits
-and computed in float32, converted where a kernel loads and stores them. They halve the memory that an elementwise op
+float32 and float64 are stored and computed as they are. float16 and bfloat16 are storage: inputs, outputs and their
+gradients are held in 16 bits and computed in float32, converted where a kernel loads and stores them; parameters,
+running state, statistics and scratch stay float32. That halves the memory that an elementwise op or a normalization
 moves, which is all of its time on a GPU; on the CPU, whose kernels would spend it on the conversion, they are refused.
+An op whose CUDA kernels convert says stores_16_bits.
 
 NumPy and CuPy have no bfloat16, so such an array is one of uint16 that holds the bits: the upper half of a float32.
 A layer takes bits as they are and converts floats; `to_bits` and `from_bits` do the same for users. A tensor of
@@ -23,16 +25,18 @@ def check(dtype: str, op: Any, device: str) -> None:
     """Raises ParameterError for a dtype that there is not, or that this op or device does not take."""
     if dtype in COMPUTED:
         return
-    expected = "one of float32, float64 (and, for elementwise ops on cuda, float16 and bfloat16)"
+    expected = "one of float32, float64 (and, for some ops on cuda, float16 and bfloat16)"
     if dtype not in STORED:
         raise ParameterError("dtype", expected, dtype)
     if device != "cuda":
         raise ParameterError(
             "dtype", f"float32 or float64 on the CPU: {dtype} storage is for device='cuda'", dtype
         )
-    if not op.is_elementwise:
+    if not op.stores_16_bits:
         raise ParameterError(
-            "dtype", f"float32 or float64 for {op.name}: 16-bit storage is for elementwise ops", dtype
+            "dtype",
+            f"float32 or float64 for {op.name}, whose kernels store no 16-bit numbers",
+            dtype,
         )
 
 

@@ -29,11 +29,13 @@ def _placeholder(name: str, meaning: str) -> Any:
 prange: Any = range
 real = _placeholder("real", "the kernel's dtype")
 wide = _placeholder("wide", "float64, whatever the kernel's dtype")
+LANES: Any = 0  # elements of 16 bytes as arrays are stored, in CUDA kernels (lanes.py)
 cu = _placeholder("cu", "numba.cuda")
 epilogue = _placeholder("epilogue", "the fused elementwise chain, epilogue(value, e)")
 epilogue_gradient = _placeholder("epilogue_gradient", "its gradient, epilogue_gradient(z, y, g, e)")
 
 __all__ = [
+    "LANES",
     "CudaKernel",
     "Function",
     "Kernel",

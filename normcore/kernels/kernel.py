@@ -15,7 +15,9 @@ from typing import Any
 from normcore.errors import NormcoreError
 from normcore.kernels import store
 from normcore.kernels.function import Function, Inline, read
+from normcore.kernels.packs import PACK_BYTES
 from normcore.kernels.source import Writer
+from normcore.storage import array_dtype
 
 
 @dataclass(frozen=True, eq=False)  # identity is equality: look-ups in steady state hash a pointer
@@ -166,6 +168,9 @@ class Kernel:
             self.constants,
             placeholders(variant.chain),
             variant.parallel,
+            PACK_BYTES // array_dtype(variant.storage or variant.dtype).itemsize
+            if self.target == "cuda"
+            else 0,
         )
         return writer.write(entry)
 

@@ -49,13 +49,45 @@ def _narrowed(builder: Any, kind: Any, value: Any) -> Any:
     return builder.trunc(builder.select(is_nan, quiet, rounded), I16)
 
 
-@intrinsic
-def aligned(typingctx, array):
-    def codegen(context, builder, signature, arguments):
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        return builder.icmp_unsigned("==", builder.and_(builder.ptrtoint(data, I64), I64(15)), I64(0))
+def _words(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    """16 bytes in one load, as the values of their elements in arithmetic."""
+    narrow = kind.dtype.bitwidth == 16
+    word = I32 if narrow else context.get_value_type(kind.dtype)
+    count = 4 if narrow else _lanes(kind)
+    vector = ir.VectorType(word, count)
+    loaded = builder.load(_address(context, builder, kind, array, index, vector), align=16)
+    words = [builder.extract_element(loaded, I32(k)) for k in range(count)]
+    if narrow:
+        halves = [h for w in words for h in (w, builder.lshr(w, I32(16)))]  # the lower one comes first
+        words = [_widened(builder, kind, builder.trunc(h, I16)) for h in halves]
+    return words
 
-    return types.boolean(array), codegen
+
+def _put(context: Any, builder: Any, kind: Any, array: Any, index: Any, words: Any) -> None:
+    """The other way, in one store."""
+    if kind.dtype.bitwidth == 16:
+        halves = [builder.zext(_narrowed(builder, kind, w), I32) for w in words]
+        words = [builder.or_(low, builder.shl(high, I32(16))) for low, high in zip(halves[::2], halves[1::2])]
+    vector = ir.VectorType(words[0].type, len(words))
+    value = ir.Constant(vector, ir.Undefined)
+    for k, word in enumerate(words):
+        value = builder.insert_element(value, word, I32(k))
+    builder.store(value, _address(context, builder, kind, array, index, vector), align=16)
+
+
+def _local(context: Any, builder: Any, kind: Any, array: Any) -> list[Any]:
+    """Pointers to the elements of a local array, as many as a pack has; they become registers."""
+    data = context.make_array(kind)(context, builder, array).data
+    return [builder.gep(data, [I64(k)]) for k in range(8)]
+
+
+@intrinsic
+def aligned(typingctx, array, i):
+    def codegen(context, builder, signature, arguments):
+        at = builder.ptrtoint(_address(context, builder, signature.args[0], *arguments, I16), I64)
+        return builder.icmp_unsigned("==", builder.and_(at, I64(15)), I64(0))
+
+    return types.boolean(array, types.int64), codegen
 
 
 @intrinsic
@@ -85,16 +117,7 @@ def store_one(typingctx, array, i, value):
 @intrinsic
 def load_pack(typingctx, array, i):
     def codegen(context, builder, signature, arguments):
-        kind = signature.args[0]
-        narrow = kind.dtype.bitwidth == 16
-        word = I32 if narrow else context.get_value_type(kind.dtype)
-        count = 4 if narrow else _lanes(kind)
-        vector = ir.VectorType(word, count)
-        loaded = builder.load(_address(context, builder, kind, *arguments, vector), align=16)
-        words = [builder.extract_element(loaded, I32(k)) for k in range(count)]
-        if narrow:
-            halves = [h for w in words for h in (w, builder.lshr(w, I32(16)))]  # the lower one comes first
-            words = [_widened(builder, kind, builder.trunc(h, I16)) for h in halves]
+        words = _words(context, builder, signature.args[0], *arguments)
         return context.make_tuple(builder, signature.return_type, words)
 
     return types.UniTuple(_real(array), _lanes(array))(array, types.int64), codegen
@@ -105,17 +128,30 @@ def store_pack(typingctx, array, i, values):
     def codegen(context, builder, signature, arguments):
         kind = signature.args[0]
         words = [builder.extract_value(arguments[2], k) for k in range(_lanes(kind))]
-        if kind.dtype.bitwidth == 16:
-            halves = [builder.zext(_narrowed(builder, kind, w), I32) for w in words]
-            words = [
-                builder.or_(low, builder.shl(high, I32(16))) for low, high in zip(halves[::2], halves[1::2])
-            ]
-        vector = ir.VectorType(words[0].type, len(words))
-        value = ir.Constant(vector, ir.Undefined)
-        for k, word in enumerate(words):
-            value = builder.insert_element(value, word, I32(k))
-        builder.store(value, _address(context, builder, kind, *arguments[:2], vector), align=16)
+        _put(context, builder, kind, *arguments[:2], words)
         return context.get_dummy_value()
 
     values = types.UniTuple(_real(array), _lanes(array))
+    return types.void(array, types.int64, values), codegen
+
+
+@intrinsic
+def read_pack(typingctx, array, i, into):
+    def codegen(context, builder, signature, arguments):
+        words = _words(context, builder, signature.args[0], *arguments[:2])
+        for word, place in zip(words, _local(context, builder, signature.args[2], arguments[2])):
+            builder.store(word, place)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, into), codegen
+
+
+@intrinsic
+def write_pack(typingctx, array, i, values):
+    def codegen(context, builder, signature, arguments):
+        kind = signature.args[0]
+        places = _local(context, builder, signature.args[2], arguments[2])[: _lanes(kind)]
+        _put(context, builder, kind, *arguments[:2], [builder.load(place) for place in places])
+        return context.get_dummy_value()
+
     return types.void(array, types.int64, values), codegen

@@ -22,6 +22,7 @@ from typing import Any
 
 from normcore.errors import PluginError
 from normcore.kernels.function import Function, as_function, dotted_name
+from normcore.kernels.packs import Simulated
 
 HELPER_FLAGS = ("contract",)
 SUM_FLAGS = ("contract", "nsz", "reassoc")
@@ -39,6 +40,7 @@ class Writer:
     )  # numbers and functions in place of module-level names
     placeholders: Mapping[str, Function] = field(default_factory=dict)  # epilogue and the like
     parallel: bool = True
+    lanes: int = 0  # what LANES stands for, in CUDA kernels
 
     def __post_init__(self) -> None:
         self._names: dict[int, str] = {}
@@ -145,6 +147,8 @@ class Writer:
             return self._emit(self.placeholders[name])
         if name in ("real", "wide", "prange", "cu"):
             return name
+        if name == "LANES" and self.lanes:
+            return self._constant(name, self.lanes)
         if name not in function.namespace:
             if hasattr(builtins, name):
                 return name
@@ -152,6 +156,8 @@ class Writer:
                 f"{function.file}:{function.line}: {function.name} uses {name!r}, which is not defined there"
             )
         value = function.namespace[name]
+        if isinstance(value, Simulated):
+            value = value.here()
         if isinstance(value, types.ModuleType):
             self._module(name, value, function)
             return name

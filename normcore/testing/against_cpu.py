@@ -89,5 +89,6 @@ def comparisons(cls: type[Op], largest: int = 1 << 62) -> Iterator[Comparison]:
             for dtype in ("float32", "float64") if k == 0 else (("float32", "float64")[k % 2],):
                 modes = (True, False) if k == 0 and dtype == "float32" else (sample.training,)
                 yield from (Comparison(cls, sample, dtype, format, training) for training in modes)
-    if cls.is_elementwise:
-        yield from (Comparison(cls, small[0], dtype, cls.formats[0], True) for dtype in STORED)
+    if cls.stores_16_bits:
+        formats = cls.formats[:1] if cls.is_elementwise else cls.formats_on("cuda")
+        yield from (Comparison(cls, small[0], dtype, format, True) for format in formats for dtype in STORED)

@@ -1,112 +1,32 @@
-"""Channel statistics on CUDA: blocks sum parts of a channel, one block a channel merges them in order, a last pass
-normalizes.
+"""Channel statistics on CUDA, in both memory formats: blocks sum parts of a channel (channel_planes_cuda,
+channel_rows_cuda), one block a channel merges them in order, a last pass normalizes. Backward likewise: two passes.
 
 A channel's element q lies at (q // inner * C + c) * inner + q % inner of the flat array: inner = L channels first,
-1 channels last. Divisions by inner are kept out of the loops by counting along.
+1 channels last.
 """
 
 import numpy as np
 
-from normcore.kernels import cu, cuda, epilogue, epilogue_gradient, inline, real, wide
-from normcore_normalization.channel_planes import (
-    keep_statistics,
-    move_running,
+from normcore.kernels import cu, cuda, real, wide
+from normcore.kernels.lanes import width_of
+from normcore.kernels.packs import PACK_BYTES, load_one
+from normcore.kernels.warps import block_sum
+from normcore_normalization.channel_planes import keep_statistics, move_running
+from normcore_normalization.channel_planes_cuda import (
+    planes_gradient_sums_cuda,
+    planes_input_gradient_cuda,
+    planes_normalize_cuda,
+    planes_sums_cuda,
 )
-from normcore_normalization.channel_scalars import (
-    THREADS,
-    affine,
-    centered,
-    keep_change,
-    trusted,
-    weight_gradient,
-    weights,
+from normcore_normalization.channel_rows_cuda import (
+    rows_gradient_sums_cuda,
+    rows_input_gradient_cuda,
+    rows_normalize_cuda,
+    rows_sums_cuda,
 )
+from normcore_normalization.channel_scalars import THREADS, keep_change, trusted, weight_gradient
 
-
-@inline
-def block_total(value, scratch):
-    """The sum of the threads' values, to all threads, by a tree of fixed shape."""
-    tid = cu.threadIdx.x
-    scratch[tid] = value
-    cu.syncthreads()
-    half = cu.blockDim.x // 2
-    while half > 0:
-        if tid < half:
-            scratch[tid] += scratch[tid + half]
-        cu.syncthreads()
-        half //= 2
-    total = scratch[0]
-    cu.syncthreads()
-    return total
-
-
-@cuda
-def planes_sums_cuda(x, shift, sums):
-    """Block (k, c) sums part k of channel c of x (N, C, L), relative to the channel's first value."""
-    batch, channels, length = x.shape
-    chunks = sums.shape[0]
-    c = cu.blockIdx.x % channels
-    k = cu.blockIdx.x // channels
-    scratch = cu.shared.array(THREADS, np.float64)
-    s = x[0, c, 0]
-    count = batch * length
-    step = (count + chunks - 1) // chunks
-    last = min(count, k * step + step)
-    q = k * step + cu.threadIdx.x
-    n = q // length
-    i = q - n * length
-    down = cu.blockDim.x // length
-    along = cu.blockDim.x - down * length
-    total = wide(0)
-    squares = wide(0)
-    while q < last:
-        u = x[n, c, i] - s
-        total += wide(u)
-        squares += wide(u * u)
-        q += cu.blockDim.x
-        n += down
-        i += along
-        if i >= length:
-            i -= length
-            n += 1
-    total = block_total(total, scratch)
-    squares = block_total(squares, scratch)
-    if cu.threadIdx.x == 0:
-        shift[c] = s
-        sums[k, 0, c] = total
-        sums[k, 1, c] = squares
-
-
-@cuda
-def rows_sums_cuda(x, shift, sums):
-    """The same for x (M, C): a block takes 32 channels of a chunk of rows, a warp a row, a thread a
-    channel."""
-    rows, channels = x.shape
-    chunks = sums.shape[0]
-    tiles = (channels + 31) // 32
-    k = cu.blockIdx.x // tiles
-    c = (cu.blockIdx.x - k * tiles) * 32 + cu.threadIdx.x % 32
-    scratch = cu.shared.array((2, THREADS), np.float64)
-    step = (rows + chunks - 1) // chunks
-    warps = cu.blockDim.x // 32
-    total = wide(0)
-    squares = wide(0)
-    if c < channels:
-        s = x[0, c]
-        for r in range(k * step + cu.threadIdx.x // 32, min(rows, k * step + step), warps):
-            u = x[r, c] - s
-            total += wide(u)
-            squares += wide(u * u)
-    scratch[0, cu.threadIdx.x] = total
-    scratch[1, cu.threadIdx.x] = squares
-    cu.syncthreads()
-    if cu.threadIdx.x < 32 and c < channels:
-        for w in range(1, warps):
-            total += scratch[0, cu.threadIdx.x + 32 * w]
-            squares += scratch[1, cu.threadIdx.x + 32 * w]
-        shift[c] = x[0, c]
-        sums[k, 0, c] = total
-        sums[k, 1, c] = squares
+BLOCKS = 2048  # of a launch that a block's start shall not weigh on; several for each multiprocessor there is
 
 
 @cuda
@@ -119,7 +39,7 @@ def finish_cuda(
     """
     c = cu.blockIdx.x
     channels = shift.size
-    scratch = cu.shared.array(THREADS, np.float64)
+    scratch = cu.shared.array(32, np.float64)
     count = x.size // channels
     m = wide(count)
     total = wide(0)
@@ -130,17 +50,16 @@ def finish_cuda(
     mean = wide(shift[c]) + total / m
     var = (squares - total * total / m) / m
     if not trusted(total, squares, m, eps):
-        first = wide(x[c * inner])
+        first = wide(load_one(x, c * inner))
         total = wide(0)
         for q in range(cu.threadIdx.x, count, cu.blockDim.x):
-            total += wide(x[(q // inner * channels + c) * inner + q % inner]) - first
-        mean = first + block_total(total, scratch) / m
+            total += wide(load_one(x, (q // inner * channels + c) * inner + q % inner)) - first
+        mean = first + block_sum(total, scratch) / m
         squares = wide(0)
         for q in range(cu.threadIdx.x, count, cu.blockDim.x):
-            u = wide(x[(q // inner * channels + c) * inner + q % inner]) - mean
+            u = wide(load_one(x, (q // inner * channels + c) * inner + q % inner)) - mean
             squares += u * u
-        var = block_total(squares, scratch) / m
-    cu.syncthreads()
+        var = block_sum(squares, scratch) / m
     if cu.threadIdx.x == 0:
         keep_statistics(c, mean, var, eps, shift, rest, scale)
         keep_change(c, mean, var, eps, running_mean, running_var, change)
@@ -161,136 +80,78 @@ def running_cuda(running_mean, running_var, shift, rest, scale, eps):
 
 
 @cuda
-def normalize_cuda(x, y, inner, gamma, beta, shift, rest, scale, change, e):
-    """x, y flat."""
-    channels = shift.size
-    step = cu.gridsize(1)
-    i = cu.grid(1)
-    plane = i // inner
-    at = i - plane * inner
-    c = plane % channels
-    planes = step // inner
-    along = step - planes * inner
-    down = planes % channels
-    while i < x.size:
-        a, b = weights(c, gamma, beta, scale, change)
-        y[i] = epilogue(affine(x[i], shift[c], rest[c], a, b), e)
-        i += step
-        at += along
-        c += down
-        if at >= inner:
-            at -= inner
-            c += 1
-        if c >= channels:
-            c -= channels
-
-
-@inline
-def element_gradient(x, dy, c, gamma, beta, shift, rest, scale, change, e):
-    """g, the gradient before the epilogue, and xhat of one element."""
-    a, b = weights(c, gamma, beta, scale, change)
-    z = affine(x, shift[c], rest[c], a, b)
-    return epilogue_gradient(z, z, dy, e), centered(x, shift[c], rest[c]) * scale[c]
-
-
-@cuda
-def planes_gradient_sums_cuda(x, dy, gamma, beta, shift, rest, scale, change, sums, e):
-    batch, channels, length = x.shape
-    chunks = sums.shape[0]
-    c = cu.blockIdx.x % channels
-    k = cu.blockIdx.x // channels
-    scratch = cu.shared.array(THREADS, np.float64)
-    count = batch * length
-    step = (count + chunks - 1) // chunks
-    last = min(count, k * step + step)
-    q = k * step + cu.threadIdx.x
-    n = q // length
-    i = q - n * length
-    down = cu.blockDim.x // length
-    along = cu.blockDim.x - down * length
-    total = wide(0)
-    products = wide(0)
-    while q < last:
-        g, xhat = element_gradient(x[n, c, i], dy[n, c, i], c, gamma, beta, shift, rest, scale, change, e)
-        total += wide(g)
-        products += wide(g * xhat)
-        q += cu.blockDim.x
-        n += down
-        i += along
-        if i >= length:
-            i -= length
-            n += 1
-    total = block_total(total, scratch)
-    products = block_total(products, scratch)
-    if cu.threadIdx.x == 0:
-        sums[k, 0, c] = total
-        sums[k, 1, c] = products
-
-
-@cuda
-def rows_gradient_sums_cuda(x, dy, gamma, beta, shift, rest, scale, change, sums, e):
-    rows, channels = x.shape
-    chunks = sums.shape[0]
-    tiles = (channels + 31) // 32
-    k = cu.blockIdx.x // tiles
-    c = (cu.blockIdx.x - k * tiles) * 32 + cu.threadIdx.x % 32
-    scratch = cu.shared.array((2, THREADS), np.float64)
-    step = (rows + chunks - 1) // chunks
-    warps = cu.blockDim.x // 32
-    total = wide(0)
-    products = wide(0)
-    if c < channels:
-        for r in range(k * step + cu.threadIdx.x // 32, min(rows, k * step + step), warps):
-            g, xhat = element_gradient(x[r, c], dy[r, c], c, gamma, beta, shift, rest, scale, change, e)
-            total += wide(g)
-            products += wide(g * xhat)
-    scratch[0, cu.threadIdx.x] = total
-    scratch[1, cu.threadIdx.x] = products
-    cu.syncthreads()
-    if cu.threadIdx.x < 32 and c < channels:
-        for w in range(1, warps):
-            total += scratch[0, cu.threadIdx.x + 32 * w]
-            products += scratch[1, cu.threadIdx.x + 32 * w]
-        sums[k, 0, c] = total
-        sums[k, 1, c] = products
-
-
-@cuda
-def parameter_gradients_cuda(sums, dgamma, dbeta, change, a, b, share):
-    """Merge the parts; a and b get what dx takes out, the means of g and of g * xhat."""
-    for c in range(cu.grid(1), a.size, cu.gridsize(1)):
+def parameter_gradients_cuda(sums, dgamma, dbeta, scale, change, mean_g, slope, share):
+    """Merge the sums of g and of g * (x - mean). mean_g, slope: dx takes mean_g + (x - mean) * slope out of g."""
+    for c in range(cu.grid(1), scale.size, cu.gridsize(1)):
         total = wide(0)
         products = wide(0)
         for k in range(sums.shape[0]):
             total += sums[k, 0, c]
             products += sums[k, 1, c]
+        products *= wide(scale[c])
         if dgamma.size > 0:
             dgamma[c] = real(weight_gradient(c, total, products, change))
             dbeta[c] = real(total)
-        a[c] = real(total * share)
-        b[c] = real(products * share)
+        mean_g[c] = real(total * share)
+        slope[c] = real(products * share * wide(scale[c]))
 
 
-@cuda
-def input_gradient_cuda(x, dy, dx, inner, gamma, beta, shift, rest, scale, change, a, b, e):
-    """x, dy, dx flat; a, b from parameter_gradients_cuda."""
-    channels = shift.size
-    step = cu.gridsize(1)
-    i = cu.grid(1)
-    plane = i // inner
-    at = i - plane * inner
-    c = plane % channels
-    planes = step // inner
-    along = step - planes * inner
-    down = planes % channels
-    while i < x.size:
-        g, xhat = element_gradient(x[i], dy[i], c, gamma, beta, shift, rest, scale, change, e)
-        dx[i] = weights(c, gamma, beta, scale, change)[0] * (g - a[c] - xhat * b[c])
-        i += step
-        at += along
-        c += down
-        if at >= inner:
-            at -= inner
-            c += 1
-        if c >= channels:
-            c -= channels
+# -- launching ---------------------------------------------------------------------------------------------
+
+
+class Extent:
+    """How blocks and threads are laid over x, (M, C) rows or (N, C, L) planes: by its shape and dtype alone."""
+
+    def __init__(self, x, rows):
+        self.rows = rows or x.shape[2] == 1  # maps of one element are rows
+        self.channels = x.shape[1]
+        self.length = 1 if self.rows else x.shape[2]
+        lanes = PACK_BYTES // x.itemsize
+        self.width = width_of(self.channels, lanes)
+        self.tiles = -(-self.channels // (self.width * lanes)) if self.rows else self.channels
+        self.slots = x.size // lanes + (0 if self.length % lanes == 0 else x.size // self.length)
+        steps = -(-x.shape[0] // (THREADS // self.width))
+        self.chunks = max(1, min(steps, -(-BLOCKS // self.tiles)))
+
+    def sums(self, sums):
+        """As much of the workspace as there are chunks, and the grid that fills it."""
+        sums = sums[: -(-BLOCKS // self.tiles)]
+        return sums, (sums.shape[0] * self.tiles, THREADS)
+
+
+def statistics(t, x, rows, kernel, running, counter, kept, eps, momentum):
+    """Batch statistics into kept = (shift, rest, scale, change); moves the running ones. kernel: finish_cuda's form."""
+    at, flat = Extent(x, rows), x.reshape(-1)
+    sums, grid = at.sums(t.sums)
+    if at.rows:
+        rows_sums_cuda[t, grid](flat, at.width, kept[0], sums)
+    else:
+        planes_sums_cuda[t, grid](flat, at.length, kept[0], sums)
+    kernel[t, (at.channels, THREADS)](flat, at.length, sums, *running, counter, *kept, eps, momentum)
+
+
+def normalize(t, x, y, rows, gamma, beta, kept):
+    at, arrays = Extent(x, rows), (x.reshape(-1), y.reshape(-1))
+    if at.rows:
+        grid = (at.chunks * at.tiles, THREADS)
+        rows_normalize_cuda[t, grid](*arrays, at.width, at.chunks, gamma, beta, *kept, t.e)
+    else:
+        planes_normalize_cuda[t, at.slots](*arrays, at.length, gamma, beta, *kept, t.e)
+
+
+def backward(t, x, dy, rows, gamma, beta, dgamma, dbeta, kept, share):
+    at, arrays = Extent(x, rows), (x.reshape(-1), dy.reshape(-1))
+    sums, grid = at.sums(t.sums)
+    if at.rows:
+        rows_gradient_sums_cuda[t, grid](*arrays, at.width, gamma, beta, *kept, sums, t.e)
+    else:
+        planes_gradient_sums_cuda[t, grid](*arrays, at.length, gamma, beta, *kept, sums, t.e)
+    parameter_gradients_cuda[t, at.channels](sums, dgamma, dbeta, *kept[2:], t.a, t.b, share)
+    if t.dx is None or not x.size:
+        return
+    arrays = (*arrays, t.dx.reshape(-1))
+    if at.rows:
+        grid = (at.chunks * at.tiles, THREADS)
+        rows_input_gradient_cuda[t, grid](*arrays, at.width, at.chunks, gamma, beta, *kept, t.a, t.b, t.e)
+    else:
+        planes_input_gradient_cuda[t, at.slots](*arrays, at.length, gamma, beta, *kept, t.a, t.b, t.e)

@@ -3,19 +3,8 @@
 import numpy as np
 
 from normcore import Op, ShapeError
+from normcore_normalization import channel_cuda
 from normcore_normalization.channel_columns import backward_columns, forward_columns
-from normcore_normalization.channel_cuda import (
-    count_cuda,
-    finish_cuda,
-    input_gradient_cuda,
-    normalize_cuda,
-    parameter_gradients_cuda,
-    planes_gradient_sums_cuda,
-    planes_sums_cuda,
-    rows_gradient_sums_cuda,
-    rows_sums_cuda,
-    running_cuda,
-)
 from normcore_normalization.channel_lines import (
     backward_lines,
     forward_lines,
@@ -26,7 +15,6 @@ from normcore_normalization.channel_planes import (
     forward_planes,
     infer_planes,
 )
-from normcore_normalization.channel_scalars import THREADS
 from normcore_normalization.channel_shapes import (
     as_channels,
     as_lines,
@@ -37,6 +25,8 @@ from normcore_normalization.channel_shapes import (
 
 class ChannelNormalization(Op):
     """Base of the norms over the batch and space, one channel at a time."""
+
+    stores_16_bits = True
 
     def forward_cpu(self, t):
         x, y, rows = as_channels(t.x, t.y, t.format)
@@ -85,55 +75,34 @@ class ChannelNormalization(Op):
 
     def forward_cuda(self, t):
         x, y, rows = as_channels(t.x, t.y, t.format)
-        inner = 1 if rows else x.shape[2]
         none = t.shift[:0]
         gamma, beta = (t.gamma, t.beta) if self.affine else (none, none)
         saved = (t.shift, t.rest, t.scale)
         kept = (*saved, self._change(t))
         eps = np.float64(self.eps)
-        channels = t.shift.size
         if self._uses_batch(t):
-            self._check_count(t.x, channels)
-            chunks = t.sums.shape[0]
-            if rows:
-                rows_sums_cuda[t, (chunks * -(-channels // 32), THREADS)](x, t.shift, t.sums)
-            else:
-                planes_sums_cuda[t, (chunks * channels, THREADS)](x, t.shift, t.sums)
+            self._check_count(t.x, t.shift.size)
             running, counter = (none, none), t.sums.reshape(-1)
             momentum = np.float64(1.0 / t.calibrating if t.calibrating else self.momentum or 0.0)
             if self._moves(t):
                 running = (t.running_mean, t.running_var)
                 if self.momentum is None and not t.calibrating:
                     counter, momentum = t.num_batches, np.float64(-1.0)
-                    count_cuda[t, 1](counter)
-            flat = x.reshape(-1)
-            self.kernel(finish_cuda)[t, (channels, THREADS)](
-                flat, inner, t.sums, *running, counter, *kept, eps, momentum
-            )
+                    channel_cuda.count_cuda[t, 1](counter)
+            finish = self.kernel(channel_cuda.finish_cuda)
+            channel_cuda.statistics(t, x, rows, finish, running, counter, kept, eps, momentum)
         else:
-            running_cuda[t, channels](t.running_mean, t.running_var, *saved, eps)
+            channel_cuda.running_cuda[t, t.shift.size](t.running_mean, t.running_var, *saved, eps)
         if x.size:
-            normalize_cuda[t, x.size](x.reshape(-1), y.reshape(-1), inner, gamma, beta, *kept, t.e)
+            channel_cuda.normalize(t, x, y, rows, gamma, beta, kept)
 
     def backward_cuda(self, t):
         x, dy, rows = as_channels(t.x, t.dy, t.format)
-        inner = 1 if rows else x.shape[2]
         none = t.shift[:0]
-        gamma, beta, dgamma, dbeta = (t.gamma, t.beta, t.dgamma, t.dbeta) if self.affine else (none,) * 4
-        saved = (t.shift, t.rest, t.scale, self._change(t))
-        channels, chunks = t.shift.size, t.sums.shape[0]
-        if rows:
-            extent = (chunks * -(-channels // 32), THREADS)
-            rows_gradient_sums_cuda[t, extent](x, dy, gamma, beta, *saved, t.sums, t.e)
-        else:
-            planes_gradient_sums_cuda[t, (chunks * channels, THREADS)](
-                x, dy, gamma, beta, *saved, t.sums, t.e
-            )
-        share = np.float64(1.0 / max(1, x.size // channels) if self._uses_batch(t) else 0.0)
-        parameter_gradients_cuda[t, channels](t.sums, dgamma, dbeta, self._change(t), t.a, t.b, share)
-        if t.dx is not None and x.size:
-            flat = (x.reshape(-1), dy.reshape(-1), t.dx.reshape(-1))
-            input_gradient_cuda[t, x.size](*flat, inner, gamma, beta, *saved, t.a, t.b, t.e)
+        parameters = (t.gamma, t.beta, t.dgamma, t.dbeta) if self.affine else (none,) * 4
+        kept = (t.shift, t.rest, t.scale, self._change(t))
+        share = np.float64(1.0 / max(1, x.size // t.shift.size) if self._uses_batch(t) else 0.0)
+        channel_cuda.backward(t, x, dy, rows, *parameters, kept, share)
 
     def kernel(self, kernel):
         """The kernel with this op's constants."""

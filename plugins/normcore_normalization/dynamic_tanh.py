@@ -24,16 +24,13 @@ import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.testing.samples import ErrorSample, Sample
+from normcore_normalization import dynamic_tanh_cuda
+from normcore_normalization.channel_scalars import THREADS
 from normcore_normalization.dynamic_tanh_kernels import (
-    THREADS,
-    backward_cuda,
     backward_rows,
     collect,
-    collect_cuda,
-    forward_cuda,
     forward_rows,
     spread,
-    spread_cuda,
 )
 
 CHUNKS, STRIPS = 16, 16  # into which backward cuts rows and columns at most
@@ -59,6 +56,7 @@ class DynamicTanh(
     axis: int = -1
     affine: bool = True
 
+    stores_16_bits = True
     formats = ("channels_first", "channels_last")
     backward_needs = ("x",)
 
@@ -130,19 +128,19 @@ class DynamicTanh(
     def forward_cuda(self, t):
         x, y, gamma, beta = self._rows(t, t.y)
         if x.size:
-            forward_cuda[t, x.size](x.reshape(-1), y.reshape(-1), t.alpha, gamma, beta)
+            dynamic_tanh_cuda.forward(t, x, y, gamma, beta)
 
     def backward_cuda(self, t):
         wanted = t.dx is not None
         x, dy, gamma, _ = self._rows(t, t.dy)
         dx = t.dx.reshape(x.shape) if wanted else dy
         sums = self._sums(t, x.shape[1])
-        extent = (sums.shape[0] * -(-x.shape[1] // 32), THREADS)
-        backward_cuda[t, extent](x, dy, dx, t.alpha, gamma, sums, wanted)
+        dynamic_tanh_cuda.backward(t, x, dy, dx, gamma, sums, wanted)
         none = t.alpha[:0]
         dgamma, dbeta = (t.dgamma.reshape(-1), t.dbeta.reshape(-1)) if self.affine else (none, none)
         order = self._order(t)
-        collect_cuda[t, (1 + -(-dgamma.size // THREADS), THREADS)](sums, t.dalpha, dgamma, dbeta, *order)
+        grid = (1 + -(-dgamma.size // THREADS), THREADS)
+        dynamic_tanh_cuda.collect_cuda[t, grid](sums, t.dalpha, dgamma, dbeta, *order)
 
     def _order(self, t):
         """(positions, channels, spans): how columns in memory belong to parameters, see `spread`."""
@@ -169,7 +167,7 @@ class DynamicTanh(
                 if t.device.name == "cpu":
                     spread[t](*given, gamma, beta, positions, channels, spans)
                 elif columns:
-                    spread_cuda[t, columns](*given, gamma, beta, positions, channels, spans)
+                    dynamic_tanh_cuda.spread_cuda[t, columns](*given, gamma, beta, positions, channels, spans)
         return t.x.reshape(shape), other.reshape(shape), gamma, beta
 
     def _sums(self, t, columns):

@@ -7,15 +7,10 @@ if the parameters span channels, else to parameter s for every c.
 
 import math
 
-import numpy as np
-
-from normcore.kernels import cpu, cu, cuda, inline, prange, real, wide
-from normcore.kernels.warps import block_sum
+from normcore.kernels import cpu, inline, prange, real, wide
 
 BLOCK = 64  # rows summed in the kernel's own precision before float64 takes over
 PART = 4096  # columns that forward takes at once
-THREADS = 256
-WARPS = THREADS // 32
 
 
 @inline
@@ -168,93 +163,3 @@ def collect(sums, dalpha, dgamma, dbeta, positions, channels, spans):
     for i in range(dgamma.size):
         dgamma[i] = real(parameter_total(sums, 0, i, positions, channels, spans))
         dbeta[i] = real(parameter_total(sums, 1, i, positions, channels, spans))
-
-
-# -- CUDA --------------------------------------------------------------------------------------------------
-
-
-@cuda
-def forward_cuda(x, y, alpha, gamma, beta):
-    """x, y flat."""
-    columns = gamma.size
-    a = alpha[0]
-    if columns == 0:
-        for i in range(cu.grid(1), x.size, cu.gridsize(1)):
-            y[i] = math.tanh(a * x[i])
-    else:
-        step = cu.gridsize(1)
-        i = cu.grid(1)
-        c = i % columns
-        along = step % columns
-        while i < x.size:
-            y[i] = gamma[c] * math.tanh(a * x[i]) + beta[c]
-            i += step
-            c += along
-            if c >= columns:
-                c -= columns
-
-
-@cuda
-def backward_cuda(x, dy, dx, alpha, gamma, sums, wanted):
-    """A block takes 32 columns of a chunk of rows, a warp a row, a thread a column."""
-    rows, columns = x.shape
-    tiles = (columns + 31) // 32
-    k = cu.blockIdx.x // tiles
-    c = (cu.blockIdx.x - k * tiles) * 32 + cu.threadIdx.x % 32
-    scratch = cu.shared.array((3, THREADS), np.float64)
-    step = (rows + sums.shape[0] - 1) // sums.shape[0]
-    warps = cu.blockDim.x // 32
-    a = alpha[0]
-    along = wide(0)
-    total = wide(0)
-    slope = wide(0)
-    if c < columns:
-        scale = gamma[c] if gamma.size > 0 else real(1)
-        for n in range(k * step + cu.threadIdx.x // 32, min(rows, k * step + step), warps):
-            v = x[n, c]
-            t = math.tanh(a * v)
-            g = dy[n, c] * scale * (1.0 - t * t)
-            if wanted:
-                dx[n, c] = a * g
-            along += wide(dy[n, c] * t)
-            total += wide(dy[n, c])
-            slope += wide(g * v)
-    scratch[0, cu.threadIdx.x] = along
-    scratch[1, cu.threadIdx.x] = total
-    scratch[2, cu.threadIdx.x] = slope
-    cu.syncthreads()
-    if cu.threadIdx.x < 32 and c < columns:
-        for w in range(1, warps):
-            along += scratch[0, cu.threadIdx.x + 32 * w]
-            total += scratch[1, cu.threadIdx.x + 32 * w]
-            slope += scratch[2, cu.threadIdx.x + 32 * w]
-        sums[k, 0, c] = along
-        sums[k, 1, c] = total
-        sums[k, 2, c] = slope
-
-
-@cuda
-def spread_cuda(gamma, beta, by_column, beta_by_column, positions, channels, spans):
-    for column in range(cu.grid(1), by_column.size, cu.gridsize(1)):
-        s = column // channels
-        i = (column - s * channels) * positions + s if spans else s
-        by_column[column] = gamma[i]
-        beta_by_column[column] = beta[i]
-
-
-@cuda
-def collect_cuda(sums, dalpha, dgamma, dbeta, positions, channels, spans):
-    """Block 0 adds up alpha's gradient, the others take a parameter a thread."""
-    scratch = cu.shared.array(WARPS, np.float64)
-    if cu.blockIdx.x == 0:
-        slope = wide(0)
-        for column in range(cu.threadIdx.x, sums.shape[2], cu.blockDim.x):
-            slope += column_total(sums, 2, column)
-        slope = block_sum(slope, scratch)
-        if cu.threadIdx.x == 0:
-            dalpha[0] = real(slope)
-    else:
-        first = (cu.blockIdx.x - 1) * cu.blockDim.x + cu.threadIdx.x
-        for i in range(first, dgamma.size, (cu.gridDim.x - 1) * cu.blockDim.x):
-            dgamma[i] = real(parameter_total(sums, 0, i, positions, channels, spans))
-            dbeta[i] = real(parameter_total(sums, 1, i, positions, channels, spans))

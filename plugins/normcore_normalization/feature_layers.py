@@ -6,7 +6,6 @@ from normcore import Array, Op, ParameterError, Plan, ShapeError
 from normcore_normalization import feature_rows, feature_rows_cuda
 
 LONG = 16384  # elements: longer rows sum dgamma by columns; a line for each chunk would leave the cache
-TEAM = 1024  # elements: shorter rows take a warp each on CUDA, longer ones a block
 
 
 def rows_of(op, x):
@@ -26,6 +25,8 @@ def rows_of(op, x):
 
 class FeatureNormalization(Op):
     """Base of the norms whose gamma and beta have a row's shape."""
+
+    stores_16_bits = True
 
     def check(self):
         if self.eps is not None and not self.eps >= 0:

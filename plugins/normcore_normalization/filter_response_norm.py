@@ -26,14 +26,7 @@ import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.testing.samples import ErrorSample, Sample
-from normcore_normalization.filter_response_cuda import (
-    THREADS,
-    backward_planes_cuda,
-    backward_positions_cuda,
-    collect_cuda,
-    forward_planes_cuda,
-    forward_positions_cuda,
-)
+from normcore_normalization import filter_response_cuda
 from normcore_normalization.filter_response_kernels import (
     backward_planes,
     backward_positions,
@@ -61,6 +54,7 @@ class FilterResponseNorm(
     eps: float = 1e-6
     tlu: bool = True
 
+    stores_16_bits = True
     formats = ("channels_first", "channels_last")
     backward_needs = ("x",)
 
@@ -128,23 +122,17 @@ class FilterResponseNorm(
         collect[t](t.sums, t.dgamma, t.dbeta, t.dtau if self.tlu else t.gamma[:0])
 
     def forward_cuda(self, t):
-        if not t.x.size:
-            return
-        shape, last = _flat(t)
-        x, y, eps = t.x.reshape(shape), t.y.reshape(shape), np.float64(self.eps)
-        forward = forward_positions_cuda if last else forward_planes_cuda
-        forward[t, (_blocks(shape, last), THREADS)](x, y, *self._parameters(t), t.scale, eps)
+        if t.x.size:
+            x, y, eps = t.x.reshape(-1), t.y.reshape(-1), np.float64(self.eps)
+            filter_response_cuda.forward(t, *_flat(t), x, y, self._parameters(t), eps)
 
     def backward_cuda(self, t):
-        shape, last = _flat(t)
-        wanted = t.dx is not None
-        x, dy = t.x.reshape(shape), t.dy.reshape(shape)
-        dx = t.dx.reshape(shape) if wanted else dy
         if t.x.size:
-            backward = backward_positions_cuda if last else backward_planes_cuda
-            extent = (_blocks(shape, last), THREADS)
-            backward[t, extent](x, dy, dx, *self._parameters(t), t.scale, t.sums, wanted)
-        collect_cuda[t, t.gamma.size](t.sums, t.dgamma, t.dbeta, t.dtau if self.tlu else t.gamma[:0])
+            dx = None if t.dx is None else t.dx.reshape(-1)
+            parameters = self._parameters(t)
+            filter_response_cuda.backward(t, *_flat(t), t.x.reshape(-1), t.dy.reshape(-1), dx, parameters)
+        tau = t.dtau if self.tlu else t.gamma[:0]
+        filter_response_cuda.collect_cuda[t, t.gamma.size](t.sums, t.dgamma, t.dbeta, tau)
 
     def _parameters(self, t):
         return t.gamma, t.beta, (t.tau if self.tlu else t.gamma[:0])
@@ -175,7 +163,3 @@ def _flat(t):
     if t.format == "channels_last" and t.x.ndim > 2:
         return (t.x.shape[0], math.prod(t.x.shape[1:-1]), t.x.shape[-1]), True
     return (*t.x.shape[:2], math.prod(t.x.shape[2:])), False
-
-
-def _blocks(shape, last):
-    return shape[0] * -(-shape[2] // 32) if last else shape[0] * shape[1]

@@ -16,6 +16,7 @@ FEW = 8  # groups or samples; fewer are cut further, so that all threads have wo
 class GroupedNormalization(Op):
     """Base of the norms over groups of channels and space."""
 
+    stores_16_bits = True
     per_sample = True
     affine = False
 

@@ -1,96 +1,217 @@
-"""Local response normalization on CUDA. x, y, dx (A, D, H, W, B), see local_response_scalars.py.
+"""Local response normalization on CUDA. Arrays are flat; they stand for (A, D, H, W, B), see local_response_scalars.py.
 
-Forward and the first pass of backward: a thread an element, or a run of channels at one position, so that the
-window's elements are still in the L1 cache when the next channel needs them. Backward's first pass writes t and u,
-its second adds u up over the boxes that hold an element. Numbers too large for float32's squares are rare: those
-elements take the float64 path, each on its own.
+A thread takes COUNT neighbouring elements along B (LANES, 16 bytes at once, where B is a multiple of that, else 1) at
+a run of places along W, so that the window's elements are still in the L1 cache when the next place needs them.
+Backward's first pass writes t and u, its second adds u up over the boxes that hold an element. Numbers whose s leaves
+float32 are rare: they come out as NaN, `flags` tells, and a last pass computes what is NaN again in float64, each
+element on its own; it is a kernel of its own because it takes many registers.
 """
 
-from normcore.kernels import cu, cuda, inline, real, wide
-from normcore_normalization.local_response_scalars import (
-    box_scale,
-    gradient_wide,
-    power,
-    power_wide,
-    scale_wide,
-)
+import numpy as np
 
+from normcore.kernels import LANES, cu, cuda, inline, real, wide
+from normcore.kernels.lanes import give_columns, take_columns
+from normcore.kernels.packs import PACK_BYTES, aligned, load_one, store_one
+from normcore_normalization.local_response_scalars import LEAST, MOST, power, power_wide
+
+COUNT = 1  # elements of a thread's step: 1 or LANES
 NAN = float("nan")
 
 
 @inline
-def _write(x, y, n, d, h, w, b, before, window, alpha, k, beta):
-    s = box_scale(x, n, d, h, w, b, before, window, alpha, k)
-    v = x[n, d, h, w, b]
-    if s > real(0):
-        y[n, d, h, w, b] = v * power(s, beta)
-    else:
-        s = scale_wide(x, n, d, h, w, b, before, window, wide(alpha), wide(k))
-        y[n, d, h, w, b] = real(wide(v) * power_wide(s, wide(beta)))
+def place(item, shape, run):
+    """(row, first w, b): the item-th run of places along W, at the thread's elements of B. A row is an (a, d, h)."""
+    _, _, _, width, inner = shape
+    slots = inner // COUNT
+    rest = item // slots
+    runs = (width + run - 1) // run
+    row = rest // runs
+    return row, (rest - row * runs) * run, (item - rest * slots) * COUNT
+
+
+@inline
+def items(shape, run):
+    a, d, h, width, inner = shape
+    return a * d * h * ((width + run - 1) // run) * (inner // COUNT)
+
+
+@inline
+def box_sum(x, square, row, w, b, shape, before, window, whole, v, total):
+    """total = the sums over the boxes of the thread's elements: of x, or of its squares."""
+    _, depth, height, width, inner = shape
+    h = row % height
+    d = row // height % depth
+    first = row - d * height - h
+    for j in range(COUNT):
+        total[j] = 0
+    for k in range(max(0, d - before[0]), min(depth, d - before[0] + window[0])):
+        for i in range(max(0, h - before[1]), min(height, h - before[1] + window[1])):
+            lo = (first + k * height + i) * width
+            for m in range(max(0, w - before[2]), min(width, w - before[2] + window[2])):
+                take_columns(x, (lo + m) * inner + b, COUNT, whole, v)
+                for j in range(COUNT):
+                    total[j] += v[j] * v[j] if square else v[j]
+
+
+@inline
+def whole_real(t):
+    """Whether the thread's elements of an array in the kernel's precision are one load of 16 bytes."""
+    return (COUNT == LANES) & (LANES <= 4) & aligned(t, 0)
+
+
+@inline
+def usable(s):
+    """Whether no power of s leaves the kernel's precision."""
+    return s >= real(LEAST) and s <= real(MOST)
 
 
 @cuda
-def forward_cuda(x, y, run, before, window, alpha, k, beta):
-    """A thread takes `run` elements along W; neighbouring threads neighbouring elements of B."""
-    inner, runs = x.shape[4], (x.shape[3] + run - 1) // run
-    rows = x.shape[0] * x.shape[1] * x.shape[2]
-    for item in range(cu.grid(1), rows * runs * inner, cu.gridsize(1)):
-        rest = item // inner
-        b = item - rest * inner
-        row = rest // runs
-        first = (rest - row * runs) * run
-        h = row % x.shape[2]
-        d = row // x.shape[2] % x.shape[1]
-        n = row // (x.shape[2] * x.shape[1])
-        for w in range(first, min(x.shape[3], first + run)):
-            _write(x, y, n, d, h, w, b, before, window, alpha, k, beta)
+def forward_cuda(x, y, flags, shape, run, before, window, alpha, k, beta):
+    v = cu.local.array(LANES, real)
+    total = cu.local.array(LANES, real)
+    whole = (COUNT == LANES) & aligned(x, 0) & aligned(y, 0)
+    for item in range(cu.grid(1), items(shape, run), cu.gridsize(1)):
+        row, first, b = place(item, shape, run)
+        for w in range(first, min(shape[3], first + run)):
+            at = (row * shape[3] + w) * shape[4] + b
+            box_sum(x, True, row, w, b, shape, before, window, whole, v, total)
+            take_columns(x, at, COUNT, whole, v)
+            for j in range(COUNT):
+                s = k + alpha * total[j]
+                if not usable(s):
+                    flags[0] = 1
+                v[j] = v[j] * power(s, beta) if usable(s) else real(NAN)
+            give_columns(y, at, COUNT, whole, v)
 
 
 @cuda
-def shares_cuda(x, dy, t, u, run, before, window, alpha, k, beta):
-    """t = dy s^-beta, u = dy x s^(-beta - 1); u = NaN tells the second pass to compute in float64."""
-    inner, runs = x.shape[4], (x.shape[3] + run - 1) // run
-    rows = x.shape[0] * x.shape[1] * x.shape[2]
-    for item in range(cu.grid(1), rows * runs * inner, cu.gridsize(1)):
-        rest = item // inner
-        b = item - rest * inner
-        row = rest // runs
-        first = (rest - row * runs) * run
-        h = row % x.shape[2]
-        d = row // x.shape[2] % x.shape[1]
-        n = row // (x.shape[2] * x.shape[1])
-        for w in range(first, min(x.shape[3], first + run)):
-            s = box_scale(x, n, d, h, w, b, before, window, alpha, k)
-            g = dy[n, d, h, w, b]
-            p = power(s, beta) if s > real(0) else real(NAN)
-            t[n, d, h, w, b] = g * p
-            u[n, d, h, w, b] = g * p * (x[n, d, h, w, b] / s)
+def shares_cuda(x, dy, t, u, flags, shape, run, before, window, alpha, k, beta):
+    """t = dy s^-beta, u = dy x s^(-beta - 1)."""
+    v = cu.local.array(LANES, real)
+    g = cu.local.array(LANES, real)
+    total = cu.local.array(LANES, real)
+    whole = (COUNT == LANES) & aligned(x, 0) & aligned(dy, 0)
+    own = whole_real(t) & whole_real(u)
+    for item in range(cu.grid(1), items(shape, run), cu.gridsize(1)):
+        row, first, b = place(item, shape, run)
+        for w in range(first, min(shape[3], first + run)):
+            at = (row * shape[3] + w) * shape[4] + b
+            box_sum(x, True, row, w, b, shape, before, window, whole, v, total)
+            take_columns(x, at, COUNT, whole, v)
+            take_columns(dy, at, COUNT, whole, g)
+            for j in range(COUNT):
+                s = k + alpha * total[j]
+                if not usable(s):
+                    flags[0] = 1
+                g[j] = g[j] * power(s, beta) if usable(s) else real(NAN)
+                v[j] = g[j] * (v[j] / s)
+            give_columns(t, at, COUNT, own, g)
+            give_columns(u, at, COUNT, own, v)
 
 
 @cuda
-def gather_cuda(x, dy, u, dx, run, before, window, alpha, k, beta):
-    """dx holds t. A sum that is not a number is taken again in float64."""
-    inner, runs = x.shape[4], (x.shape[3] + run - 1) // run
-    rows = x.shape[0] * x.shape[1] * x.shape[2]
-    along = 2.0 * alpha * beta
-    for item in range(cu.grid(1), rows * runs * inner, cu.gridsize(1)):
-        rest = item // inner
-        b = item - rest * inner
-        row = rest // runs
-        first = (rest - row * runs) * run
-        h = row % x.shape[2]
-        d = row // x.shape[2] % x.shape[1]
-        n = row // (x.shape[2] * x.shape[1])
-        d0 = d + before[0] - window[0] + 1
-        h0 = h + before[1] - window[1] + 1
-        for w in range(first, min(x.shape[3], first + run)):
-            w0 = w + before[2] - window[2] + 1
-            total = real(0)
-            for i in range(max(0, d0), min(x.shape[1], d0 + window[0])):
-                for j in range(max(0, h0), min(x.shape[2], h0 + window[1])):
-                    for m in range(max(0, w0), min(x.shape[3], w0 + window[2])):
-                        total += u[n, i, j, m, b]
-            v = dx[n, d, h, w, b] - along * x[n, d, h, w, b] * total
+def gather_cuda(x, t, u, dx, shape, run, before, window, along):
+    """along: 2 alpha beta. before: of the boxes that hold an element."""
+    v = cu.local.array(LANES, real)
+    share = cu.local.array(LANES, real)
+    total = cu.local.array(LANES, real)
+    whole = (COUNT == LANES) & aligned(x, 0) & aligned(dx, 0)
+    own = whole_real(t) & whole_real(u)
+    for item in range(cu.grid(1), items(shape, run), cu.gridsize(1)):
+        row, first, b = place(item, shape, run)
+        for w in range(first, min(shape[3], first + run)):
+            at = (row * shape[3] + w) * shape[4] + b
+            box_sum(u, False, row, w, b, shape, before, window, own, v, total)
+            take_columns(x, at, COUNT, whole, v)
+            take_columns(t, at, COUNT, own, share)
+            for j in range(COUNT):
+                v[j] = share[j] - along * v[j] * total[j]
+            give_columns(dx, at, COUNT, whole, v)
+
+
+# -- in float64, where float32 cannot hold s --------------------------------------------------------------------
+
+
+@inline
+def scale_wide(x, row, w, b, shape, before, window, alpha, k):
+    _, depth, height, width, inner = shape
+    h = row % height
+    d = row // height % depth
+    first = row - d * height - h
+    total = wide(0)
+    for i in range(max(0, d - before[0]), min(depth, d - before[0] + window[0])):
+        for j in range(max(0, h - before[1]), min(height, h - before[1] + window[1])):
+            for m in range(max(0, w - before[2]), min(width, w - before[2] + window[2])):
+                v = wide(load_one(x, ((first + i * height + j) * width + m) * inner + b))
+                total += v * v
+    return k + alpha * total
+
+
+@cuda
+def forward_wide_cuda(x, y, flags, shape, before, window, alpha, k, beta):
+    if flags[0] != 0:
+        for at in range(cu.grid(1), x.size, cu.gridsize(1)):
+            v = load_one(y, at)
             if v != v:
-                v = gradient_wide(x, dy, n, d, h, w, b, before, window, wide(alpha), wide(k), wide(beta))
-            dx[n, d, h, w, b] = v
+                b, row = at % shape[4], at // (shape[3] * shape[4])
+                s = scale_wide(x, row, at // shape[4] % shape[3], b, shape, before, window, alpha, k)
+                store_one(y, at, real(wide(load_one(x, at)) * power_wide(s, beta)))
+
+
+@cuda
+def backward_wide_cuda(x, dy, dx, flags, shape, before, after, window, alpha, k, beta):
+    """after: as `before`, of the boxes that hold an element."""
+    if flags[0] != 0:
+        _, depth, height, width, inner = shape
+        for at in range(cu.grid(1), x.size, cu.gridsize(1)):
+            v = load_one(dx, at)
+            if v != v:
+                b, w, row = at % inner, at // inner % width, at // (inner * width)
+                h = row % height
+                d = row // height % depth
+                first = row - d * height - h
+                total = wide(0)
+                for i in range(max(0, d - after[0]), min(depth, d - after[0] + window[0])):
+                    for j in range(max(0, h - after[1]), min(height, h - after[1] + window[1])):
+                        other = first + i * height + j
+                        for m in range(max(0, w - after[2]), min(width, w - after[2] + window[2])):
+                            q = (other * width + m) * inner + b
+                            s = scale_wide(x, other, m, b, shape, before, window, alpha, k)
+                            total += wide(load_one(dy, q)) * power_wide(s, beta) * (wide(load_one(x, q)) / s)
+                s = scale_wide(x, row, w, b, shape, before, window, alpha, k)
+                along = wide(2) * alpha * beta * wide(load_one(x, at))
+                store_one(dx, at, real(wide(load_one(dy, at)) * power_wide(s, beta) - along * total))
+
+
+# -- launching ---------------------------------------------------------------------------------------------
+
+
+def _constants(g, x, beta):
+    """(constants of the kernels, launch extent) for the geometry g."""
+    lanes, inner = PACK_BYTES // x.itemsize, g.box[4]
+    count = lanes if inner % lanes == 0 else 1
+    return {"COUNT": count, "THREE_QUARTERS": beta == 0.75}, g.items // count
+
+
+def forward(t, g, x, y, alpha, k, beta):
+    constants, extent = _constants(g, x, beta)
+    t.flags.fill(0)
+    how = (g.before, g.window)
+    forward_cuda.with_constants(**constants)[t, extent](x, y, t.flags, g.box, g.run, *how, alpha, k, beta)
+    exact = forward_wide_cuda.with_constants(THREE_QUARTERS=beta == 0.75)
+    exact[t, x.size](x, y, t.flags, g.box, *how, np.float64(alpha), np.float64(k), np.float64(beta))
+
+
+def backward(t, g, x, dy, dx, alpha, k, beta):
+    constants, extent = _constants(g, x, beta)
+    t.flags.fill(0)
+    after = tuple(size - 1 - front for size, front in zip(g.window, g.before, strict=True))
+    real = np.dtype(t.variant.dtype)
+    shares, u = t.device.scratch(2 * x.size * real.itemsize).view(real).reshape(2, x.size)
+    kernel = shares_cuda.with_constants(**constants)
+    kernel[t, extent](x, dy, shares, u, t.flags, g.box, g.run, g.before, g.window, alpha, k, beta)
+    kernel = gather_cuda.with_constants(**constants)
+    kernel[t, extent](x, shares, u, dx, g.box, g.run, after, g.window, 2.0 * alpha * beta)
+    exact = backward_wide_cuda.with_constants(THREE_QUARTERS=beta == 0.75)
+    numbers = (np.float64(alpha), np.float64(k), np.float64(beta))
+    exact[t, x.size](x, dy, dx, t.flags, g.box, g.before, after, g.window, *numbers)

@@ -36,11 +36,7 @@ import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.testing.samples import ErrorSample, Sample
-from normcore_normalization.local_response_cuda import (
-    forward_cuda,
-    gather_cuda,
-    shares_cuda,
-)
+from normcore_normalization import local_response_cuda
 from normcore_normalization.local_response_geometry import TASKS, Geometry
 from normcore_normalization.local_response_maps import (
     backward_wide,
@@ -76,6 +72,7 @@ class LocalResponseNorm(
     alpha_scaling: Literal["mean", "sum"] = "mean"
     region: Literal["across", "within"] = "across"
 
+    stores_16_bits = True
     formats = ("channels_first", "channels_last")
     backward_needs = ("x",)
 
@@ -192,20 +189,14 @@ class LocalResponseNorm(
         if not t.x.size:
             return
         g = self._bound(t)
-        forward = forward_cuda.with_constants(THREE_QUARTERS=self.beta == 0.75)
-        numbers = (self._scale(t), self.k, self.beta)
-        forward[t, g.items](t.x.reshape(g.box), t.y.reshape(g.box), g.run, g.before, g.window, *numbers)
+        x, y, numbers = t.x.reshape(-1), t.y.reshape(-1), (self._scale(t), self.k, self.beta)
+        local_response_cuda.forward(t, g, x, y, *numbers)
 
     def backward_cuda(self, t):
         if t.dx is None or not t.dx.size:
             return
-        g = self._bound(t)
-        constants = {"THREE_QUARTERS": self.beta == 0.75}
-        how = (g.run, g.before, g.window, self._scale(t), self.k, self.beta)
-        u = t.device.scratch(t.x.nbytes).view(t.x.dtype)
-        x, dy, dx, u = (a.reshape(g.box) for a in (t.x, t.dy, t.dx, u))
-        shares_cuda.with_constants(**constants)[t, g.items](x, dy, dx, u, *how)
-        gather_cuda.with_constants(**constants)[t, g.items](x, dy, u, dx, *how)
+        g, numbers = self._bound(t), (self._scale(t), self.k, self.beta)
+        local_response_cuda.backward(t, g, *(a.reshape(-1) for a in (t.x, t.dy, t.dx)), *numbers)
 
     def _scale(self, t):
         """a of the formulas: what the sum of squares is multiplied by."""

@@ -67,16 +67,3 @@ def gradient_wide(x, dy, n, d, h, w, b, before, window, alpha, k, beta):
     s = scale_wide(x, n, d, h, w, b, before, window, alpha, k)
     along = wide(2) * alpha * beta * wide(x[n, d, h, w, b])
     return real(wide(dy[n, d, h, w, b]) * power_wide(s, beta) - along * total)
-
-
-@inline
-def box_scale(x, n, d, h, w, b, before, window, alpha, k):
-    """s in the kernel's dtype, or 0 where only float64 holds it."""
-    total = real(0)
-    for i in range(max(0, d - before[0]), min(x.shape[1], d - before[0] + window[0])):
-        for j in range(max(0, h - before[1]), min(x.shape[2], h - before[1] + window[1])):
-            for m in range(max(0, w - before[2]), min(x.shape[3], w - before[2] + window[2])):
-                v = x[n, i, j, m, b]
-                total += v * v
-    s = k + alpha * total
-    return s if s >= real(LEAST) and s <= real(MOST) else real(0)

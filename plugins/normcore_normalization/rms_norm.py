@@ -69,7 +69,7 @@ class RmsNorm(
         return self.plan_rows(x, {"gamma": Array(shape, init="ones")} if self.affine else {})
 
     def _eps(self, t):
-        return float(np.finfo(t.dtype).eps if self.eps is None else self.eps)
+        return float(np.finfo(t.variant.dtype).eps if self.eps is None else self.eps)
 
     def reference(self, x, gamma=None, **_):
         x = np.asarray(x, np.float64)

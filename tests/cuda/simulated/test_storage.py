@@ -62,6 +62,22 @@ def test_channels_last_arrays_are_taken_by_16_bit_layers():
         np.testing.assert_array_equal(device().to_host(layer.forward(x)), np.maximum(x, 0))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_statistics_and_parameters_stay_float32(dtype):
+    layer = normcore.layer("batch_norm", input_shape=(4, 3, 5, 8), device="cuda", dtype=dtype)
+    x = (1000 + np.random.default_rng(2).standard_normal((4, 3, 5, 8))).astype(np.float16)
+    y = device().to_host(layer.forward(x if dtype == "float16" else to_bits(x)))
+    assert {str(a.dtype) for a in (*layer.parameters.values(), *layer.state.values())} == {"float32"}
+    held = (x if dtype == "float16" else from_bits(to_bits(x))).astype(np.float64)
+    expected = (held - held.mean((0, 2, 3), keepdims=True)) / np.sqrt(
+        held.var((0, 2, 3), keepdims=True) + 1e-5
+    )
+    got = y if dtype == "float16" else from_bits(y)
+    np.testing.assert_allclose(got, expected, rtol=2.0**-8, atol=2.0**-8)
+    moved = device().to_host(layer.state["running_mean"])
+    np.testing.assert_allclose(moved, 0.1 * held.mean((0, 2, 3)), rtol=1e-6)
+
+
 def test_what_has_no_16_bit_form_says_so():
-    with pytest.raises(normcore.ParameterError, match="16-bit storage is for elementwise ops"):
-        normcore.layer("batch_norm", input_shape=(2, 3, 4, 4), device="cuda", dtype="float16")
+    with pytest.raises(normcore.ParameterError, match="max_pool, whose kernels store no 16-bit numbers"):
+        normcore.layer("max_pool", input_shape=(2, 3, 4, 4), kernel_size=2, device="cuda", dtype="float16")

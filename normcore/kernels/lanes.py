@@ -1,0 +1,152 @@
+"""Sixteen bytes of a flat array in one thread's registers: LANES elements, loaded and stored at once.
+
+A kernel takes a stretch lo..hi of an array (a plane, a row) by slots. A slot is LANES neighbouring elements from a
+multiple of 16 bytes on, so the first and the last one may stick out of the stretch:
+
+    v = cu.local.array(LANES, real)
+    i = slot_at(lo, slot)
+    take(x, i, lo, hi, v)
+    for j in range(LANES):
+        v[j] = ...                  # an element of the stretch if inside(i + j, lo, hi), else anything
+    give(y, i, lo, hi, v)
+
+A slot that is whole and aligned is one load or store, any other goes element by element. Arrays hold float32,
+float64, float16 or bfloat16 bits (packs.py); v is of the kernel's dtype. Loops over LANES are unrolled and local
+arrays become registers (tests/cuda/test_ptx.py looks at that).
+"""
+
+from normcore.kernels import LANES, cu, inline, wide
+from normcore.kernels.packs import aligned, load_one, read_pack, store_one, write_pack
+from normcore.kernels.warps import ALL
+
+
+@inline
+def slots_of(length):
+    """Slots that cover any stretch of this length in an array of such stretches."""
+    return length // LANES if length % LANES == 0 else (length + 2 * LANES - 2) // LANES
+
+
+@inline
+def slot_at(lo, slot):
+    """The first element of a slot of the stretch that begins at lo."""
+    return lo - lo % LANES + slot * LANES
+
+
+@inline
+def inside(i, lo, hi):
+    return (i >= lo) & (i < hi)
+
+
+@inline
+def take(x, i, lo, hi, v):
+    """v[j] = x[i + j] where i + j lies in lo..hi; the other lanes stay."""
+    if i >= lo and i + LANES <= hi and aligned(x, i):
+        read_pack(x, i, v)
+    else:
+        for j in range(LANES):
+            if inside(i + j, lo, hi):
+                v[j] = load_one(x, i + j)
+
+
+@inline
+def give(y, i, lo, hi, v):
+    """y[i + j] = v[j] where i + j lies in lo..hi."""
+    if i >= lo and i + LANES <= hi and aligned(y, i):
+        write_pack(y, i, v)
+    else:
+        for j in range(LANES):
+            if inside(i + j, lo, hi):
+                store_one(y, i + j, v[j])
+
+
+@inline
+def take_real(p, i, v):
+    """v[j] = p[i + j] where p has it, for a parameter or statistic, held in the kernel's own precision."""
+    if i >= 0 and i + LANES <= p.size and aligned(p, i):
+        read_pack(p, i, v)
+        if LANES == 8:
+            read_pack(p, i + 4, v[4:])
+    else:
+        for j in range(LANES):
+            if inside(i + j, 0, p.size):
+                v[j] = p[i + j]
+
+
+@inline
+def whole_rows(x, columns):
+    """Whether rows of so many columns, one behind the other, are whole slots of 16 bytes."""
+    return (columns % LANES == 0) & aligned(x, 0)
+
+
+@inline
+def take_columns(x, i, count, whole, v):
+    """v[j] = x[i + j] for the first `count` lanes. whole: whole_rows."""
+    if whole:
+        read_pack(x, i, v)
+    else:
+        for j in range(LANES):
+            if j < count:
+                v[j] = load_one(x, i + j)
+
+
+@inline
+def give_columns(y, i, count, whole, v):
+    """y[i + j] = v[j] for the first `count` lanes. whole: whole_rows."""
+    if whole:
+        write_pack(y, i, v)
+    else:
+        for j in range(LANES):
+            if j < count:
+                store_one(y, i + j, v[j])
+
+
+@inline
+def clear(v):
+    for j in range(LANES):
+        v[j] = 0
+
+
+@inline
+def clear_sums(sums):
+    """The thread's own sums, one for each lane, in a shared float64 array (warps, LANES, 32): see column_sums."""
+    for j in range(LANES):
+        sums[cu.threadIdx.x // 32, j, cu.threadIdx.x % 32] = 0
+
+
+@inline
+def widen(narrow, sums):
+    """Adds what the thread has summed in the kernel's precision, and begins anew. Registers hold no float64 so."""
+    for j in range(LANES):
+        sums[cu.threadIdx.x // 32, j, cu.threadIdx.x % 32] += wide(narrow[j])
+        narrow[j] = 0
+
+
+@inline
+def column_sums(sums, width, out, first):
+    """Adds up the sums of all threads whose number is the same modulo `width`, and writes them to the array `out`.
+
+    Lane j of thread t stands for column first + t % width * LANES + j of `out`; columns beyond its end are dropped.
+    width: a power of two, at most 32. Every thread of the block takes part.
+    """
+    w, lane = cu.threadIdx.x // 32, cu.threadIdx.x % 32
+    for j in range(LANES):
+        v = sums[w, j, lane]
+        half = 16
+        while half >= width:
+            v += cu.shfl_xor_sync(ALL, v, half)
+            half //= 2
+        sums[w, j, lane] = v
+    cu.syncthreads()
+    for column in range(cu.threadIdx.x, min(width * LANES, out.size - first), cu.blockDim.x):
+        total = sums[0, column % LANES, column // LANES]
+        for other in range(1, cu.blockDim.x // 32):
+            total += sums[other, column % LANES, column // LANES]
+        out[first + column] = total
+
+
+def width_of(columns: int, lanes: int) -> int:
+    """Threads side by side that take a row of this many columns, `lanes` each: a power of two, at most 32."""
+    width = 1
+    while width < 32 and width * lanes < columns:
+        width *= 2
+    return width
