@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import operator
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,6 +98,54 @@ def text(
 
 def indented(lines: Sequence[str]) -> list[str]:
     return [f"    {part}" for line in lines for part in line.splitlines()]
+
+
+_CHEAP = ("add", "sub", "mul", "truediv")
+_ASKED = ("lt", "le", "gt", "ge", "eq", "ne")
+
+
+class _Watched:
+    """A number that notes when a math function is taken of it, or a power that is not written as a whole number."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, value: float):
+        self.value, self.dear = value, False
+
+    def __float__(self) -> float:
+        self.dear = True
+        return self.value
+
+    def __pow__(self, power: Any) -> Any:
+        self.dear = self.dear or not isinstance(power, int)
+        return self
+
+    def __rpow__(self, base: Any) -> Any:
+        self.dear = True
+        return self
+
+    def _same(self, *others: Any) -> Any:
+        return self
+
+    def _asked(name: str) -> Any:  # type: ignore[misc]
+        compare = getattr(operator, name)
+        return lambda self, other: compare(self.value, getattr(other, "value", other))
+
+    __abs__ = __neg__ = __pos__ = _same
+    for _name in _CHEAP:
+        locals()[f"__{_name}__"] = locals()[f"__r{_name}__"] = _same
+    for _name in _ASKED:
+        locals()[f"__{_name}__"] = _asked(_name)
+
+
+def is_dear(scalar: Scalar, fields: Mapping[str, Any]) -> bool:
+    """Whether a function of x takes a math function or a power with these fields: tens of times a product's time."""
+    found = []
+    for at in (-1.5, 1.5):
+        x = _Watched(at)
+        scalar.function(*(x if a == "x" else float(fields[a]) for a in scalar.arguments))
+        found.append(x.dear)
+    return any(found)
 
 
 def numbers(op: Any, parameters: Sequence[str]) -> list[float]:

@@ -23,6 +23,7 @@ Sums run in the kernel's own precision, in the order of the window's elements.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,7 +31,15 @@ import numpy as np
 from normcore.errors import PluginError, ShapeError
 from normcore.op import Array, Op, Plan, Tensor
 from normcore.shapes import ONE, Window, check_padding, check_sizes, windows
-from normcore.templates.declaration import Scalar, check_arguments, finite, functions_of, make, numbers
+from normcore.templates.declaration import (
+    Scalar,
+    check_arguments,
+    finite,
+    functions_of,
+    is_dear,
+    make,
+    numbers,
+)
 from normcore.templates.pooling_kernels import TASKS, DeclaredPooling, covering, pooling_kernels
 
 
@@ -71,20 +80,33 @@ class Pooling(Op):
         three = (ONE,) * (3 - len(found)) + found
         kernel, stride = [w.kernel for w in three], [w.stride for w in three]
         most = max(math.prod(kernel), *covering(kernel, stride))
-        each = Array((len(self.declared.sums), math.prod(shape)))
-        places = Array((TASKS, most), "int64")
+        sums = len(self.declared.sums)
+        each = Array((sums, math.prod(shape)))
+        scratch = {"shares": each, "places": Array((TASKS, most), "int64")}
+        if self._ahead(kernel, stride):
+            scratch["values"] = Array((sums, x.size))
         flops = 2 * math.prod(shape) * math.prod(kernel)
-        return Plan(y=shape, saved={"sums": each}, workspace={"shares": each, "places": places}, flops=flops)
+        return Plan(y=shape, saved={"sums": each}, workspace=scratch, flops=flops)
+
+    def _ahead(self, kernel: Sequence[int], stride: Sequence[int]) -> bool:
+        """Whether the functions are computed once an element and not once a window that holds it."""
+        overlap = math.prod(kernel) > math.prod(stride)
+        return overlap and any(is_dear(s, self.hyperparameters()) for s in self.declared.sums)
 
     def _bound(self, t: Any) -> tuple[Any, tuple[Any, ...]]:
-        """The kernels and what they take last: the geometry, the numbers."""
-        spatial = t.x.shape[1:-1]
+        """The kernels and what they take last: the geometry, the numbers. They depend on the layer's shape alone."""
+        found = vars(t).get("bound_windows")
+        if found is None:
+            found = t.bound_windows = self._find(t.x.shape[1:-1])
+        return found
+
+    def _find(self, spatial: tuple[int, ...]) -> tuple[Any, tuple[Any, ...]]:
         three = (ONE,) * (3 - len(spatial)) + self.windows(spatial)
         size, out, kernel, stride, before = (
             tuple(getattr(w, key) for w in three) for key in ("size", "out", "kernel", "stride", "before")
         )
         given = (size, out, kernel, stride, before, *numbers(self, self.declared.parameters))
-        return pooling_kernels(self.declared, kernel, stride), given
+        return pooling_kernels(self.declared, kernel, stride, self._ahead(kernel, stride)), given
 
     def _rows(self, t: Any, *arrays: Any) -> list[Any]:
         return [a.reshape(-1, a.shape[-1]) for a in arrays]
@@ -95,7 +117,8 @@ class Pooling(Op):
     def forward_cpu(self, t: Any) -> None:
         if t.y.size:
             kernels, given = self._bound(t)
-            arrays = (*self._rows(t, t.x, t.y), *self._windows_of(t, t.sums))
+            values = [t.values] if "values" in vars(t) else []
+            arrays = (*self._rows(t, t.x, t.y), *self._windows_of(t, t.sums, *values))
             kernels.forward[t](*arrays, t.places, t.x.shape[0], *given)
 
     def backward_cpu(self, t: Any) -> None:

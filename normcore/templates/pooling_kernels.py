@@ -3,8 +3,9 @@
 With s_k = sum of f_k(x) over a window and y = finish(s, count):
     dx = sum over k of df_k/dx(x) * sum over the windows that hold x of dy dfinish/ds_k
 The windows' factors dy dfinish/ds_k are computed once each, into `shares`. Whole windows are summed in registers, all
-their taps in one pass over the channels; windows that the input's ends cut tap by tap, through memory. No scatter: an
-element collects from its windows, in their order.
+their taps in one pass over the channels; windows that the input's ends cut tap by tap, through memory. Functions that
+cost more than memory does are computed ahead, once an element, where windows overlap (`ahead`). No scatter: an element
+collects from its windows, in their order.
 """
 
 import math
@@ -120,42 +121,59 @@ class _Writer:
 
     # -- CPU --------------------------------------------------------------------------------------------------
 
-    def forward(self, volume: int) -> Kernel:
+    def forward(self, volume: int, ahead: bool) -> Kernel:
         sums = [f"s{k}" for k in self.k]
         finish = f"y[i] = {self.d.finish.call(self.texts)}"
         keep = [f"s{k}[i] = t{k}" for k in self.k]
-        first = self.helper(
-            "first", ["x", *sums], [f"s{k}[i] = {self.call(self.d.sums[k])}" for k in self.k], "x"
-        )
-        more = self.helper(
-            "more", ["x", *sums], [f"s{k}[i] += {self.call(self.d.sums[k])}" for k in self.k], "x"
-        )
+        given = "".join(", " + p for p in self.p)
+
+        def names(j: int | str = "") -> list[str]:
+            """The arguments that tap j's values come in."""
+            return [f"v{k}_{j}" for k in self.k] if ahead else [f"x{j}"]
+
+        def rows(j: int | str) -> str:
+            return ", ".join(f"values[{k}, own[{j}]]" for k in self.k) if ahead else f"x[own[{j}]]"
+
+        def value(k: int, j: int | str = "") -> str:
+            return f"v{k}_{j}[i]" if ahead else self.call(self.d.sums[k], f"x{j}[i]")
+
+        whole_size = names()[0]
+        first = self.helper("first", [*names(), *sums], [f"s{k}[i] = {value(k)}" for k in self.k], whole_size)
+        more = self.helper("more", [*names(), *sums], [f"s{k}[i] += {value(k)}" for k in self.k], whole_size)
         last = self.helper("last", [*sums, "y", "count"], [*(f"t{k} = s{k}[i]" for k in self.k), finish], "y")
         used = {f.name: f for f in (first, more, last)}
-        given = ", ".join(self.p)
         at = ", ".join(f"sums[{k}, at]" for k in self.k)
-        tail = f", {given}" if given else ""
         general = [
-            f"{first.name}(x[own[0]], {at}{tail})",
+            f"{first.name}({rows(0)}, {at}{given})",
             "for j in range(1, terms):",
-            f"    {more.name}(x[own[j]], {at}{tail})",
-            f"{last.name}({at}, y[at], count{tail})",
+            f"    {more.name}({rows('j')}, {at}{given})",
+            f"{last.name}({at}, y[at], count{given})",
         ]
         if volume <= UNROLLED:
-            xs = [f"x{j}" for j in range(volume)]
-            lines = [self.total(k, [self.call(self.d.sums[k], f"{x}[i]") for x in xs]) for k in self.k]
-            whole = self.helper("whole", [*xs, *sums, "y", "count"], [*lines, *keep, finish], "y")
+            taps = range(volume)
+            lines = [self.total(k, [value(k, j) for j in taps]) for k in self.k]
+            each = [name for j in taps for name in names(j)]
+            whole = self.helper("whole", [*each, *sums, "y", "count"], [*lines, *keep, finish], "y")
             used[whole.name] = whole
-            rows = ", ".join(f"x[own[{j}]]" for j in range(volume))
             general = [
                 f"if terms == {volume}:",
-                f"    {whole.name}({rows}, {at}, y[at], count{tail})",
+                f"    {whole.name}({', '.join(map(rows, taps))}, {at}, y[at], count{given})",
                 "else:",
                 *indented(general),
             ]
         inner = [*self.gather(_WINDOW, "size"), "count = real(terms)", *general]
-        arguments = ["x", "y", "sums", "places", "batch", *_GEOMETRY, *self.d.parameters]
-        body = [*self.set_parameters, *self.row("out", inner)]
+        body = [*self.set_parameters]
+        if ahead:
+            values = [f"v{k}" for k in self.k]
+            lines = [f"v{k}[i] = {self.call(scalar)}" for k, scalar in enumerate(self.d.sums)]
+            before = self.helper("values", ["x", *values], lines, "x")
+            used[before.name] = before
+            body += ["for place in prange(x.shape[0]):"]
+            row = ", ".join(f"values[{k}, place]" for k in self.k)
+            body += [f"    {before.name}(x[place], {row}{given})"]
+        body += self.row("out", inner)
+        arrays = ["x", "y", "sums", *(["values"] if ahead else []), "places", "batch"]
+        arguments = [*arrays, *_GEOMETRY, *self.d.parameters]
         return Kernel(text(f"{self.d.op}_forward", arguments, body, {**self.names, **used}))
 
     def share_lines(self) -> list[str]:
@@ -272,12 +290,12 @@ class _Writer:
 
 @cache
 def pooling_kernels(
-    declared: DeclaredPooling, kernel: tuple[int, ...], stride: tuple[int, ...]
+    declared: DeclaredPooling, kernel: tuple[int, ...], stride: tuple[int, ...], ahead: bool
 ) -> PoolingKernels:
     """For windows of one size; kernel and stride have three dimensions."""
     w = _Writer(declared)
     return PoolingKernels(
-        w.forward(math.prod(kernel)),
+        w.forward(math.prod(kernel), ahead),
         w.backward(covering(kernel, stride)),
         w.forward_cuda(),
         w.shares_cuda(),

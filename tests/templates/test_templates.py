@@ -12,6 +12,7 @@ from normcore.bound_layer import Layer
 from normcore.errors import ParameterError, PluginError
 from normcore.registry import default
 from normcore.templates import normalization, pooling
+from normcore.templates.declaration import is_dear
 from normcore.testing.samples import Sample
 
 
@@ -219,3 +220,11 @@ def test_parameters_are_checked():
         examples.plain_group_norm.make(num_groups=0)
     with pytest.raises(ParameterError, match="kernel_size"):
         examples.plain_lp_pool.make(kernel_size=0)
+
+
+def test_dear_functions_are_told_from_cheap_ones():
+    """By what they call with the fields at hand: x * x of p = 2 is cheap, |x|^p is not."""
+    (powers,) = examples.plain_lp_pool.declared.sums
+    assert not is_dear(powers, {"p": 2.0}) and is_dear(powers, {"p": 3.0})
+    assert all(is_dear(scalar, {"slope": 1.5}) for scalar in soft_pool.declared.sums)
+    assert not is_dear(mean_pool.declared.sums[0], {})
