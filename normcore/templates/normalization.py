@@ -21,7 +21,9 @@ over   the elements of x (N, C, *spatial) that share statistics
     "groups"   the channels of a group and all positions of a sample; the field num_groups says how many groups
     "sample"   all of a sample (one group)
     "space"    the positions of one channel of a sample (C groups)
+    "channels" the channels of one position of a sample
     "batch"    one channel in all samples: the batch at hand, in inference too
+    "everything"  the whole batch at hand
 affine  y = gamma normalize(...) + beta with learned gamma and beta (C,), the default; False: neither
 
 Numerics: sums run in blocks of 4096 in the kernel's precision, blocks in float64. A statistic is rounded to that
@@ -37,15 +39,19 @@ import numpy as np
 from normcore.errors import ParameterError, PluginError, ShapeError
 from normcore.op import Array, Op, Plan, Tensor
 from normcore.templates.declaration import Scalar, check_arguments, finite, functions_of, make, numbers
+from normcore.templates.normalization_columns_cuda import column_kernels
 from normcore.templates.normalization_kernels import THREADS, Declared, normalization_kernels
+from normcore.templates.normalization_lines import SLOTS, LineWriter, line_kernels
 
-OVER = ("groups", "sample", "space", "batch")
+OVER = ("groups", "sample", "space", "channels", "batch", "everything")
+COLUMNS = 512  # elements of a line of a channel that go together, so that their lines stay in the cache
 
 
 class Normalization(Op):
     """Base of the ops that @normalization makes."""
 
-    formats: ClassVar[tuple[str, ...]] = ("channels_first",)
+    formats: ClassVar[tuple[str, ...]] = ("channels_first", "channels_last")
+    cuda_formats: ClassVar[tuple[str, ...]] = ("channels_first",)
     backward_needs: ClassVar[tuple[str, ...]] = ("x",)
     epilogue: ClassVar[str | None] = "input"
     declared: ClassVar[Declared]
@@ -74,24 +80,50 @@ class Normalization(Op):
                 f"{self.name}: {channels} channels cannot be split evenly into {groups} groups; choose num_groups "
                 f"among the divisors of {channels}"
             )
-        rows, planes = (channels, batch) if self.over == "batch" else (batch * groups, channels // groups)
+        positions = math.prod(x.shape[2:])
+        rows = {"batch": channels, "everything": 1, "channels": batch * positions}.get(
+            self.over, batch * groups
+        )
+        # By blocks of columns where lines are channels; see _lines.
+        parts = batch * channels * (-(-positions // COLUMNS) if self.over == "channels" else 1)
         affine = {"gamma": Array((channels,), init="ones"), "beta": Array((channels,))}
+        statistics = len(self.declared.statistics)
+        each, sums = LineWriter.scratch(statistics)
+        length = max(channels, min(positions, COLUMNS) if self.over == "channels" else 0)
         return Plan(
             y=x.shape,
             parameters=affine if self.learnable else {},
-            saved={"stats": Array((rows, len(self.declared.statistics)))},
-            workspace={"part": Array((rows, planes, 2), "float64")},
+            saved={"stats": Array((rows, statistics))},
+            workspace={
+                "part": Array((parts, 2), "float64"),
+                "lines": Array((SLOTS, each, length)),
+                "wides": Array((SLOTS, sums, length), "float64"),
+            },
             flops=8 * x.size,
         )
 
-    def _bind(self, t: Any, *arrays: Any) -> tuple[int, list[Any]]:
-        """How many groups, and arrays as planes."""
-        groups = self._groups(t.x.shape[1])
-        outer = (t.x.shape[0], t.x.shape[1])
-        if self.over != "batch":
-            outer = (t.x.shape[0] * groups, t.x.shape[1] // groups)
-        shape = (*outer, math.prod(t.x.shape[2:]))
-        return groups, [a.reshape(shape) for a in arrays]
+    def _planes(self, t: Any, *arrays: Any) -> list[Any]:
+        """Channels first, arrays as planes of memory; see normalization_kernels.py."""
+        batch, channels = t.x.shape[:2]
+        groups = self._groups(channels)
+        outer = {"batch": (batch, channels), "everything": (1, batch * channels)}.get(
+            self.over, (batch * groups, channels // groups)
+        )
+        return [a.reshape(*outer, math.prod(t.x.shape[2:])) for a in arrays]
+
+    def _lines(self, t: Any, *arrays: Any) -> tuple[bool, list[Any], tuple[int, int]]:
+        """Whether lines are channels, arrays as lines (O, P, L), and how many neighbours and columns go together."""
+        if self.over == "channels" and t.x.ndim > 2:
+            return True, _columns(*arrays), (1, COLUMNS)
+        channels = t.x.shape[-1]
+        outer = 1 if self.over in ("batch", "everything") else t.x.shape[0]
+        whole = self.over in ("channels", "sample", "everything")
+        width = channels if whole else 1 if self.over == "batch" else channels // self._groups(channels)
+        step = channels if outer >= SLOTS // 2 else -(-max(16, -(-channels // 8)) // width) * width
+        return False, [a.reshape(outer, -1, channels) for a in arrays], (width, step)
+
+    def _in_planes(self, t: Any) -> bool:
+        return t.format == "channels_first" and t.x.ndim > 2 and self.over != "channels"
 
     def _parameters(self, t: Any) -> list[Any]:
         return [vars(t).get(name, t.stats[:0, 0]) for name in ("gamma", "beta")]
@@ -102,52 +134,79 @@ class Normalization(Op):
     def forward_cpu(self, t: Any) -> None:
         if not t.x.size:
             return
-        groups, (x, y) = self._bind(t, t.x, t.y)
-        flat = x.reshape(x.shape[0], -1)
-        kernel = normalization_kernels(self.declared).forward
-        kernel[t](x, flat, y, *self._parameters(t), t.stats, groups, *self._numbers(), t.e)
+        last = (*self._parameters(t), t.stats)
+        if self._in_planes(t):
+            x, y = self._planes(t, t.x, t.y)
+            kernel = normalization_kernels(self.declared).forward
+            kernel[t](x, x.reshape(x.shape[0], -1), y, *last, *self._numbers(), t.e)
+        else:
+            by_line, (x, y), cut = self._lines(t, t.x, t.y)
+            kernel = line_kernels(self.declared, by_line).forward
+            kernel[t](x, y, *last, t.lines, t.wides, *cut, *self._numbers(), t.e)
+
+    def backward_cpu(self, t: Any) -> None:
+        if not t.x.size:
+            self._no_gradients(t)
+            return
+        wanted = t.dx is not None
+        arrays = (t.x, t.dy, t.dx if wanted else t.dy)
+        gradients = [vars(t).get(name, t.stats[:0, 0]) for name in ("dgamma", "dbeta")]
+        last = (*self._parameters(t), *gradients, t.stats)
+        if self._in_planes(t):
+            kernel = normalization_kernels(self.declared).backward
+            kernel[t](*self._planes(t, *arrays), *last, t.part, wanted, *self._numbers(), t.e)
+        else:
+            by_line, lines, cut = self._lines(t, *arrays)
+            rows = lines[0].shape[0] * lines[0].shape[1] * -(-lines[0].shape[2] // COLUMNS)
+            part = t.part[: rows if by_line else lines[0].shape[0] * lines[0].shape[2]]
+            kernel = line_kernels(self.declared, by_line).backward
+            kernel[t](*lines, *last, part, t.lines, t.wides, *cut, wanted, *self._numbers(), t.e)
+
+    def _no_gradients(self, t: Any) -> None:
+        for name in self.learnable:
+            getattr(t, "d" + name).fill(0)
 
     def forward_cuda(self, t: Any) -> None:
         if not t.x.size:
             return
-        groups, (x, y) = self._bind(t, t.x, t.y)
-        kernel = normalization_kernels(self.declared).forward_cuda
-        extent = (t.stats.shape[0], THREADS)
-        kernel[t, extent](x, y, *self._parameters(t), t.stats, groups, *self._numbers(), t.e)
-
-    def _backward(self, t: Any) -> tuple[int, list[Any], bool] | None:
-        """Groups, planes of x, dy and dx, and whether dx is wanted; None for an empty batch."""
-        if not t.x.size:
-            for name in self.learnable:
-                getattr(t, "d" + name).fill(0)
-            return None
-        wanted = t.dx is not None
-        return *self._bind(t, t.x, t.dy, t.dx if wanted else t.dy), wanted
-
-    def backward_cpu(self, t: Any) -> None:
-        if found := self._backward(t):
-            groups, planes, wanted = found
-            gradients = [vars(t).get(name, t.stats[:0, 0]) for name in ("dgamma", "dbeta")]
-            kernel = normalization_kernels(self.declared).backward[t]
-            given = (*self._parameters(t), *gradients, t.stats, t.part, groups, wanted)
-            kernel(*planes, *given, *self._numbers(), t.e)
+        last = (*self._parameters(t), t.stats, *self._numbers(), t.e)
+        if self.over == "channels":
+            column_kernels(self.declared).forward[t, t.stats.shape[0]](*_columns(t.x, t.y), *last)
+        else:
+            kernel = normalization_kernels(self.declared).forward_cuda
+            kernel[t, (t.stats.shape[0], THREADS)](*self._planes(t, t.x, t.y), *last)
 
     def backward_cuda(self, t: Any) -> None:
-        if found := self._backward(t):
-            groups, planes, wanted = found
-            kernels = normalization_kernels(self.declared)
-            launch = kernels.backward_cuda[t, (t.stats.shape[0], THREADS)]
-            launch(*planes, *self._parameters(t), t.stats, t.part, groups, wanted, *self._numbers(), t.e)
+        if not t.x.size:
+            self._no_gradients(t)
+            return
+        wanted = t.dx is not None
+        arrays = (t.x, t.dy, t.dx if wanted else t.dy)
+        given, numbers = (*self._parameters(t), t.stats), (*self._numbers(), t.e)
+        if self.over == "channels":
+            x, dy, dx = _columns(*arrays)
+            kernels = column_kernels(self.declared)
+            if wanted:
+                kernels.backward[t, t.stats.shape[0]](x, dy, dx, *given, *numbers)
             if self.learnable:
-                kernels.parameters_cuda[t, t.gamma.size](t.part, groups, t.dgamma, t.dbeta)
+                launch = kernels.parameters[t, (t.gamma.size, THREADS)]
+                launch(x, dy, *given, t.dgamma, t.dbeta, *numbers)
+            return
+        generated = normalization_kernels(self.declared)
+        launch = generated.backward_cuda[t, (t.stats.shape[0], THREADS)]
+        launch(*self._planes(t, *arrays), *given, t.part, wanted, *numbers)
+        if self.learnable:
+            generated.parameters_cuda[t, t.gamma.size](t.part, t.dgamma, t.dbeta)
 
     def reference(self, x: Any, gamma: Any = None, beta: Any = None, **arrays: Any) -> Any:
         """The scalar functions as plain Python, element by element."""
         x = np.asarray(x, np.float64)
         groups = self._groups(x.shape[1])
-        batch = self.over == "batch"
-        values = x.reshape(x.shape[0], x.shape[1] if batch else groups, -1)
-        axes: tuple[int, ...] = (0, 2) if batch else (2,)
+        values, axes = {
+            "batch": (x.reshape(*x.shape[:2], -1), (0, 2)),
+            "channels": (x, (1,)),
+            "everything": (x.reshape(1, -1), (1,)),
+        }.get(self.over, (x.reshape(x.shape[0], groups, -1), (2,)))
         known: dict[str, Any] = {"x": values, **self.hyperparameters()}
         for scalar in (*self.declared.statistics, self.declared.normalize):
             found = np.vectorize(finite(scalar), otypes=[float])(*(known[a] for a in scalar.arguments))
@@ -160,6 +219,11 @@ class Normalization(Op):
             wide = (1, -1) + (1,) * (x.ndim - 2)
             y = y * np.reshape(gamma, wide) + np.reshape(beta, wide)
         return y
+
+
+def _columns(*arrays: Any) -> list[Any]:
+    """Channels first: (N, C, positions)."""
+    return [a.reshape(*a.shape[:2], math.prod(a.shape[2:])) for a in arrays]
 
 
 def normalization(
@@ -200,6 +264,8 @@ def normalization(
     parameters = tuple(f for f in fields if f in used)
     declared = Declared(op, tuple(scalars.values()), normalize, parameters, over == "batch")
     attributes = {**attributes, "declared": declared, "over": over}
+    if over == "channels":  # lines are channels
+        attributes.setdefault("formats", ("channels_first",))
     if "check" in vars(definition):
         attributes["check"] = Normalization.check
     learnable = ("gamma", "beta") if affine else ()

@@ -45,14 +45,18 @@ class NormalizationKernels:
     parameters_cuda: CudaKernel
 
 
-class _Writer:
+class Writer:
     def __init__(self, declared: Declared):
         self.d = declared
         self.statistics = declared.statistics
         self.s = [f"s_{k.name}" for k in declared.statistics]
         self.p = [f"p_{name}" for name in declared.parameters]
-        known = dict(zip((k.name for k in declared.statistics), self.s, strict=True))
-        self.texts = {**known, **dict(zip(declared.parameters, self.p, strict=True)), "x": "x[i]"}
+        self.statistic_names = dict(zip((k.name for k in declared.statistics), self.s, strict=True))
+        self.texts = {
+            **self.statistic_names,
+            **dict(zip(declared.parameters, self.p, strict=True)),
+            "x": "x[i]",
+        }
         self.plane = "[p, r]" if declared.across else "[r, p]"
         functions = [*declared.statistics, declared.normalize]
         self.slopes = [k.derivative("x") for k in declared.statistics]
@@ -79,9 +83,9 @@ class _Writer:
         return [f"{p} = real({name})" for p, name in zip(self.p, self.d.parameters, strict=True)]
 
     def weights(self) -> list[str]:
-        c = "r" if self.d.across else "r % groups * planes + p"
         return [
-            f"c = {c}",
+            f"j = {'p * rows + r' if self.d.across else 'r * planes + p'}",
+            "c = j % max(1, gamma.size)",
             "a = gamma[c] if gamma.size > 0 else real(1)",
             "b = beta[c] if gamma.size > 0 else real(0)",
         ]
@@ -164,7 +168,7 @@ class _Writer:
         call = f"{out.name}(x{self.plane}, y{self.plane}, {values}, a, b, e)"
         row += ["for p in range(planes):", *indented([*self.weights(), call])]
         body = [*self.shape(), *self.begin(), "for r in prange(rows):", *indented(row)]
-        arguments = ["x", "flat", "y", "gamma", "beta", "stats", "groups", *self.d.parameters, "e"]
+        arguments = ["x", "flat", "y", "gamma", "beta", "stats", *self.d.parameters, "e"]
         return Kernel(text(f"{self.d.op}_forward", arguments, body, {**self.names, **used}))
 
     def backward(self) -> Kernel:
@@ -190,8 +194,8 @@ class _Writer:
             "    total += wide(t_beta)",
             "    along += wide(t_gamma)",
             *indented(self.add_row()),
-            "part[r, p, 0] = along",
-            "part[r, p, 1] = total",
+            "part[j, 0] = along",
+            "part[j, 1] = total",
         ]
         call = (
             f"{slope.name}(x{self.plane}, dy{self.plane}, dx{self.plane}, {values}, {', '.join(q)}, a, b, e)"
@@ -210,24 +214,24 @@ class _Writer:
             "for r in prange(rows):",
             *indented(row),
             "for c in range(dgamma.size):",
-            *indented(self.parameter_lines("0", "1")),
+            *indented(self.parameter_lines()),
         ]
-        arguments = ["x", "dy", "dx", "gamma", "beta", "dgamma", "dbeta", "stats", "part", "groups", "wanted"]
+        arguments = ["x", "dy", "dx", "gamma", "beta", "dgamma", "dbeta", "stats", "part", "wanted"]
         used = {sums.name: sums, slope.name: slope}
         return Kernel(
             text(f"{self.d.op}_backward", [*arguments, *self.d.parameters, "e"], body, {**self.names, **used})
         )
 
-    def parameter_lines(self, start: str, step: str) -> list[str]:
-        """dgamma[c] and dbeta[c] from part (R, P, 2), in order."""
-        lines = ["total, along = wide(0), wide(0)"]
-        if self.d.across:
-            lines += [f"for p in range({start}, part.shape[1], {step}):", "    r = c"]
-        else:
-            lines += ["p = c % part.shape[1]", f"for r in range(c // part.shape[1] + groups * {start}, "]
-            lines[-1] += f"part.shape[0], groups * {step}):"
-        lines += ["    along += part[r, p, 0]", "    total += part[r, p, 1]"]
-        return [*lines, "dgamma[c] = real(along)", "dbeta[c] = real(total)"]
+    def parameter_lines(self) -> list[str]:
+        """dgamma[c] and dbeta[c] from part, whose row j belongs to channel j % C, in order."""
+        return [
+            "total, along = wide(0), wide(0)",
+            "for j in range(c, part.shape[0], dgamma.size):",
+            "    along += part[j, 0]",
+            "    total += part[j, 1]",
+            "dgamma[c] = real(along)",
+            "dbeta[c] = real(total)",
+        ]
 
     # -- CUDA -------------------------------------------------------------------------------------------------
 
@@ -245,7 +249,7 @@ class _Writer:
             row += ["if cu.threadIdx.x == 0:", f"    stats[r, {k}] = {self.s[k]}"]
         out = [f"y[i] = epilogue(affine({self.value(self.d.normalize)}, a, b), e)"]
         row += ["for p in range(planes):", *indented([*self.weights(), *self.strided(out, ("x", "y"))])]
-        arguments = ["x_all", "y_all", "gamma", "beta", "stats", "groups", *self.d.parameters, "e"]
+        arguments = ["x_all", "y_all", "gamma", "beta", "stats", *self.d.parameters, "e"]
         return self.on_cuda("forward", arguments, row)
 
     def backward_cuda(self) -> CudaKernel:
@@ -257,8 +261,8 @@ class _Writer:
             "total = block_sum(wide(t_beta), scratch)",
             "along = block_sum(wide(t_gamma), scratch)",
             "if cu.threadIdx.x == 0:",
-            "    part[r, p, 0] = along",
-            "    part[r, p, 1] = total",
+            "    part[j, 0] = along",
+            "    part[j, 1] = total",
         ]
         last = [
             *self.weights(),
@@ -273,7 +277,7 @@ class _Writer:
             *(f"    {name} = block_sum({name}, scratch)" for name in self.row_names()),
             *indented([*self.chain_lines(), "for p in range(planes):", *indented(last)]),
         ]
-        arguments = ["x_all", "dy_all", "dx_all", "gamma", "beta", "stats", "part", "groups", "wanted"]
+        arguments = ["x_all", "dy_all", "dx_all", "gamma", "beta", "stats", "part", "wanted"]
         return self.on_cuda("backward", [*arguments, *self.d.parameters, "e"], row)
 
     def on_cuda(self, kind: str, arguments: list[str], row: list[str]) -> CudaKernel:
@@ -290,16 +294,14 @@ class _Writer:
     def parameters_cuda(self) -> CudaKernel:
         body = [
             "for c in range(cu.grid(1), dgamma.size, cu.gridsize(1)):",
-            *indented(self.parameter_lines("0", "1")),
+            *indented(self.parameter_lines()),
         ]
-        return CudaKernel(
-            text(f"{self.d.op}_parameters", ["part", "groups", "dgamma", "dbeta"], body, self.names)
-        )
+        return CudaKernel(text(f"{self.d.op}_parameters", ["part", "dgamma", "dbeta"], body, self.names))
 
 
 @cache
 def normalization_kernels(declared: Declared) -> NormalizationKernels:
-    w = _Writer(declared)
+    w = Writer(declared)
     return NormalizationKernels(
         w.forward(), w.backward(), w.forward_cuda(), w.backward_cuda(), w.parameters_cuda()
     )

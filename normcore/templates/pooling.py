@@ -95,7 +95,7 @@ class Pooling(Op):
 
     def _bound(self, t: Any) -> tuple[Any, tuple[Any, ...]]:
         """The kernels and what they take last: the geometry, the numbers. They depend on the layer's shape alone."""
-        found = vars(t).get("bound_windows")
+        found: tuple[Any, tuple[Any, ...]] | None = vars(t).get("bound_windows")
         if found is None:
             found = t.bound_windows = self._find(t.x.shape[1:-1])
         return found

@@ -24,7 +24,8 @@ from normcore.registry import Registry
 from normcore.testing.suite import CHECKS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-GUIDES = ("README.md", "plugins/README.md", "normcore/README.md")
+PLUGIN_GUIDES = ("plugins/README.md", "plugins/KERNELS.md")
+GUIDES = ("README.md", *PLUGIN_GUIDES, "normcore/README.md")
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HOOKS = [name for name in vars(hookspecs) if name.startswith("normcore_")]
 
@@ -75,16 +76,22 @@ def commands_of(guide):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with every file of the plugin guide."""
+    """A folder with every file of the plugin guides."""
     path = tmp_path_factory.mktemp("guide")
-    for block in blocks_of("plugins/README.md"):
+    for block in blocks_of_plugin_guides():
         if block.title:
             (path / block.title).write_text(block.text, encoding="utf-8")
     return path
 
 
-@pytest.mark.parametrize("block", commands_of("plugins/README.md"), ids=lambda b: b.text.strip()[:40])
-def test_commands_of_the_plugin_guide(block, folder):
+def blocks_of_plugin_guides():
+    return [block for guide in PLUGIN_GUIDES for block in blocks_of(guide)]
+
+
+@pytest.mark.parametrize(
+    "block", [b for g in PLUGIN_GUIDES for b in commands_of(g)], ids=lambda b: b.text.strip()[:40]
+)
+def test_commands_of_the_plugin_guides(block, folder):
     for line in block.text.strip().splitlines():
         assert_prints(block, run(line, folder))
 
@@ -102,7 +109,7 @@ def test_the_diary_was_kept(folder):
 
 
 @pytest.mark.parametrize(
-    "block", [b for b in blocks_of("plugins/README.md") if b.language == "python"], ids=lambda b: b.title
+    "block", [b for b in blocks_of_plugin_guides() if b.language == "python"], ids=lambda b: b.title
 )
 def test_plugin_files_of_the_guide_register(block, folder):
     if block.title.startswith("test_"):
