@@ -12,6 +12,7 @@ from the chain's input, so that only the input is kept; a chain of one whose der
 """
 
 import ast
+import difflib
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -198,6 +199,7 @@ def elementwise(
     hints = typing.get_type_hints(definition)
     choice = next((key for key, hint in hints.items() if typing.get_origin(hint) is typing.Literal), "")
     values = typing.get_args(hints[choice]) if choice else ("",)
+    _check_fields(op_name, members, hints)
     passed = tuple(key for key in hints if key != choice)
     scalars = {value: _scalars(op_name, members, passed, str(value), learnable) for value in values}
     _known_functions(op_name, members, next(iter(scalars.values())), values)
@@ -248,6 +250,15 @@ def _scalars(
     arguments = _arguments(forward)
     inputs = tuple(a for a in arguments if a not in parameters)
     used = tuple(a for a in arguments if a in parameters)
+    if "self" in arguments:
+        raise PluginError(
+            f"elementwise op {op!r}: forward takes no self, but x and the fields that it uses by name"
+        )
+    close = difflib.get_close_matches(inputs[-1], parameters, n=1, cutoff=0.75) if len(inputs) > 1 else []
+    if close:
+        raise PluginError(
+            f"elementwise op {op!r}: {inputs[-1]!r} is no field of it; did you mean {close[0]!r}?"
+        )
     if not inputs or arguments != inputs + used:
         raise PluginError(
             f"elementwise op {op!r}: forward takes its inputs first, then parameters; got {arguments}"
@@ -274,6 +285,19 @@ def _scalars(
         derivatives[by] = read(derivative, f"{op}_{stem}", scalar=True)
     learned = tuple((name, derivatives[name]) for name in learnable)
     return Scalars(op, inputs, used, source, tuple(derivatives[name] for name in inputs), learned)
+
+
+def _check_fields(op: str, members: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+    """A field without a type would be taken for an input, and a default of another type fail in a kernel."""
+    for name, value in members.items():
+        number = isinstance(value, int | float)
+        if number and name not in hints and not name.startswith("__"):
+            kind = type(value).__name__
+            raise PluginError(
+                f"elementwise op {op!r}: {name} = {value} needs a type to be a field: {name}: {kind} = {value}"
+            )
+        if hints.get(name) in (int, float) and not number:
+            raise PluginError(f"elementwise op {op!r}: {name} must default to a number, got {value!r}")
 
 
 def _known_functions(op: str, members: Mapping[str, Any], first: Scalars, values: Sequence[Any]) -> None:

@@ -4,6 +4,7 @@ The command line prints the message and ends with `exit_status`; a traceback app
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -97,6 +98,11 @@ def nearest(name: str, known: Iterable[str], listing: str = "") -> str:
         rest = f"`{listing}` lists them" if listing else f"such as {', '.join(known[:LISTED])}"
         return f"; {len(known)} are known: {rest}"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+def snake_case(name: str) -> str:
+    """MyNorm, my-norm -> my_norm; may be no name where there are no letters."""
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
 
 
 def listing_of(kind: str) -> str:

@@ -23,7 +23,7 @@ import pluggy
 
 from normcore import hookspecs
 from normcore.component import Component
-from normcore.errors import PluginError, listing_of, nearest
+from normcore.errors import PluginError, listing_of, nearest, snake_case
 from normcore.op import INTERFACE_VERSION, Op
 
 GROUP = "normcore"
@@ -228,7 +228,12 @@ class Registry:
             implementation = getattr(module, hook, None)
             if implementation is None or not hasattr(implementation, f"{hookspecs.PROJECT}_impl"):
                 continue
-            for component in implementation():
+            found = implementation()
+            if not isinstance(found, Iterable):
+                raise PluginError(
+                    f"{hook}() returned {_named(found)}; expected a list: return [{_named(found)}]"
+                )
+            for component in found:
                 additions.append((kind, self._checked(kind, hook, component, plugin)))
         taken: dict[tuple[str, str], str] = {}
         for kind, registered in additions:
@@ -253,13 +258,19 @@ class Registry:
                 f"{hook}() returned {component!r}; expected {kind} classes (see normcore/hookspecs.py)"
             )
         if not component.name.isidentifier() or component.name != component.name.lower():
-            raise PluginError(f"{kind} {component.name!r}: a name is lower_snake_case")
+            raise PluginError(
+                f"{kind} {component.name!r}: a name is lower_snake_case, such as {snake_case(component.name)!r}"
+            )
         if issubclass(component, Op) and component.interface != INTERFACE_VERSION:
             raise PluginError(
                 f"op {component.name!r} was written for interface {component.interface}, "
                 f"this normcore speaks {INTERFACE_VERSION}; update the plugin or normcore"
             )
         return Registered(component, plugin)
+
+
+def _named(value: Any) -> str:
+    return value.__name__ if isinstance(value, type) else repr(value)
 
 
 def _frames(fault: BaseException) -> list[traceback.FrameSummary]:

@@ -40,10 +40,16 @@ def command(
     shown = sys.stderr if as_json else sys.stdout
     wide = max(len(name) for name in check_names())
 
+    first: dict[str, str] = {}  # where a failure was seen first: one fault in a declaration fails many checks
+
     def show(outcome: Any) -> None:
-        detail = f"  {outcome.detail}" if outcome.detail else ""
-        click.echo(f"  {outcome.check:{wide}}  {outcome.status:7}{detail}".rstrip(), file=shown)
-        if outcome.status == "failed" and outcome.shapes:
+        failed = outcome.status == "failed"
+        seen = failed and first.setdefault(f"{outcome.op} {outcome.detail}", outcome.check) != outcome.check
+        said = f"as {first[f'{outcome.op} {outcome.detail}']}" if seen else outcome.detail
+        click.echo(
+            f"  {outcome.check:{wide}}  {outcome.status:7}{f'  {said}' if said else ''}".rstrip(), file=shown
+        )
+        if failed and outcome.shapes and not seen:
             shapes = ", ".join(map(str, outcome.shapes))
             sample = f" ({outcome.sample})" if outcome.sample else ""
             click.echo(

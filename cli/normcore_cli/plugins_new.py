@@ -170,11 +170,11 @@ def class_name(name: str) -> str:
 def _refuse(name: str, target: Path, plugins: tuple[str, ...]) -> None:
     """Raises PluginError for a name that the op, its file or its package could not have."""
     from normcore.config.sections import BLOCKS
-    from normcore.errors import PluginError
+    from normcore.errors import PluginError, snake_case
     from normcore.op import RESERVED_NAMES
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        snake = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
+        snake = snake_case(name)
         hint = f"; did you mean {snake!r}?" if re.fullmatch(r"[a-z][a-z0-9_]*", snake) else ""
         raise PluginError(
             f"name {name!r}: expected lower_snake_case (a letter, then letters, digits and underscores){hint}"

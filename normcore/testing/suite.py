@@ -146,6 +146,8 @@ def _run(cls: type[Op], check: Check, device: str, seed: int, shapes: Sequence[S
         samples = samples_of(cls)
     except Skipped:
         return Outcome(cls.name, check.name, "skipped", "the op has no samples")
+    except Exception as fault:
+        return Outcome(cls.name, check.name, "failed", _unexpected(fault), seed=seed)
     remarks: list[tuple[str, str, bool]] = []
     for sample in samples if check.on == "all" and shapes is None else samples[:1]:
         try:
