@@ -53,13 +53,27 @@ class Scalar:
         return None if found.function.text.endswith("return 0.0\n") else found
 
 
-def functions_of(definition: type, op: str) -> dict[str, Any]:
-    """The scalar functions of a class, in order; not its checks and tests."""
-    return {
-        name: member
+def scalars_of(definition: type, op: str) -> dict[str, Scalar]:
+    """The scalar functions of a class, in order; not its checks and tests.
+
+    A function f_by_a is the author's derivative of the function f by its argument a, with f's arguments.
+    Raises PluginError where it has others.
+    """
+    found = {
+        name: Scalar.of(op, name, member)
         for name, member in vars(definition).items()
         if inspect.isfunction(member) and name not in PASSED_ON and not name.startswith("__")
     }
+    for name in list(found):
+        of, _, by = name.partition("_by_")
+        if by and of in found:
+            derivative = found.pop(name)
+            if derivative.arguments != found[of].arguments or by not in derivative.arguments:
+                raise PluginError(
+                    f"{op}: {name} is the derivative of {of} and takes its arguments ({', '.join(found[of].arguments)})"
+                )
+            found[of]._derivatives[by] = derivative
+    return found
 
 
 def check_arguments(op: str, scalar: Scalar, first: str, known: Iterable[str]) -> None:

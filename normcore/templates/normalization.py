@@ -15,7 +15,8 @@
 
 Every function but `normalize` is a statistic: the mean of its values over the elements that share it, in the order
 written; a later one may take earlier ones. Arguments go by name: x, statistics, fields. The gradient goes through all
-statistics by derivatives that the engine derives (normcore/derivation).
+statistics by derivatives that the engine derives (normcore/derivation), or that stand in the class: a function f_by_a
+is the slope of f by its argument a and takes what f takes, as variance_by_mean(x, mean).
 
 over   the elements of x (N, C, *spatial) that share statistics
     "groups"   the channels of a group and all positions of a sample; the field num_groups says how many groups
@@ -38,7 +39,7 @@ import numpy as np
 
 from normcore.errors import ParameterError, PluginError, ShapeError
 from normcore.op import Array, Op, Plan, Tensor
-from normcore.templates.declaration import Scalar, check_arguments, finite, functions_of, make, numbers
+from normcore.templates.declaration import check_arguments, finite, make, numbers, scalars_of
 from normcore.templates.normalization_columns_cuda import column_kernels
 from normcore.templates.normalization_kernels import THREADS, Declared, normalization_kernels
 from normcore.templates.normalization_lines import SLOTS, LineWriter, line_kernels
@@ -229,7 +230,7 @@ def _columns(*arrays: Any) -> list[Any]:
 def normalization(
     definition: type | None = None,
     *,
-    over: str,
+    over: str = "",
     affine: bool = True,
     name: str = "",
     aliases: tuple[str, ...] = (),
@@ -247,13 +248,12 @@ def normalization(
     op = name or definition.__name__
     if over not in OVER:
         raise PluginError(f"{op}: over must be one of {', '.join(OVER)}, got {over!r}")
-    found = functions_of(definition, op)
-    if "normalize" not in found:
+    scalars = scalars_of(definition, op)
+    if "normalize" not in scalars:
         raise PluginError(f"{op}: a normalization needs a function normalize(x, its statistics and fields)")
     fields = list(definition.__annotations__)
     if over == "groups" and "num_groups" not in fields:
         raise PluginError(f'{op}: over="groups" needs a field num_groups')
-    scalars = {key: Scalar.of(op, key, python) for key, python in found.items()}
     normalize = scalars.pop("normalize")
     known: list[str] = []
     for scalar in scalars.values():

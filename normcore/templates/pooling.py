@@ -14,7 +14,8 @@
 Every function but `finish` is a sum of its values over the window's elements; `finish` makes the output of the sums and
 of `count`, how many elements of the window lie inside the input (padding counts nowhere). Arguments go by name: x, sums,
 count, fields. So averages, norms, log-sum-exps, softmax-weighted means and standard deviations are a few lines each.
-The gradient is derived (normcore/derivation); a finish that has no slope somewhere (a root at 0) says so by a condition.
+The gradient is derived (normcore/derivation), or a function f_by_a of the class is the slope of f by a; a finish that
+has no slope somewhere (a root at 0) says so by a condition.
 
 The engine adds the fields kernel_size, stride (default: kernel_size), padding (a number, one for each dimension,
 [before, after] pairs or "same") and ceil_mode before the class's own, which need defaults.
@@ -32,13 +33,12 @@ from normcore.errors import PluginError, ShapeError
 from normcore.op import Array, Op, Plan, Tensor
 from normcore.shapes import ONE, Window, check_padding, check_sizes, windows
 from normcore.templates.declaration import (
-    Scalar,
     check_arguments,
     finite,
-    functions_of,
     is_dear,
     make,
     numbers,
+    scalars_of,
 )
 from normcore.templates.pooling_kernels import TASKS, DeclaredPooling, covering, pooling_kernels
 
@@ -177,7 +177,7 @@ def pooling(
     if definition is None:
         return lambda d: pooling(d, name=name, aliases=aliases, source=source, **attributes)
     op = name or definition.__name__
-    scalars = {key: Scalar.of(op, key, python) for key, python in functions_of(definition, op).items()}
+    scalars = scalars_of(definition, op)
     finish = scalars.pop("finish", None)
     if finish is None or not scalars:
         raise PluginError(

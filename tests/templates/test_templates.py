@@ -214,6 +214,50 @@ def test_over_says_which_elements_share_statistics(rank):
             np.testing.assert_allclose(layer.forward(x), expected, atol=1e-14)
 
 
+def test_an_author_may_write_a_derivative():
+    """Of what the engine cannot derive; one that is wrong shows that it is used."""
+
+    def made(factor):
+        @normalization(over="channels", affine=False, name="gamma_norm")
+        class gamma_norm:
+            """x - mean |x|^3, the cube by a loop."""
+
+            samples = (Sample("features", shape=(3, 5)),)
+
+            def cube(x):
+                found = 1.0
+                for _ in range(3):
+                    found = found * x
+                return found
+
+            def cube_by_x(x):
+                return factor * x * x
+
+            def normalize(x, cube):
+                return x - cube
+
+        return gamma_norm
+
+    assert normcore.testing.check_one(made(3.0), "gradients").status == "passed"
+    assert normcore.testing.check_one(made(2.0), "gradients").status == "failed"
+    with pytest.raises(
+        PluginError, match=r"mean_by_x is the derivative of mean and takes its arguments \(x\)"
+    ):
+
+        @normalization(over="sample")
+        class wrong_arguments:
+            """x"""
+
+            def mean(x):
+                return x
+
+            def mean_by_x(x, mean):
+                return 1.0
+
+            def normalize(x, mean):
+                return x - mean
+
+
 # -- declarations that cannot be ----------------------------------------------------------------------------------
 
 
