@@ -264,6 +264,8 @@ def normalization(
     parameters = tuple(f for f in fields if f in used)
     declared = Declared(op, tuple(scalars.values()), normalize, parameters, over == "batch")
     attributes = {**attributes, "declared": declared, "over": over}
+    if over in ("batch", "everything"):
+        attributes.setdefault("needs_batch", True)
     if over == "channels":  # lines are channels
         attributes.setdefault("formats", ("channels_first",))
     if "check" in vars(definition):

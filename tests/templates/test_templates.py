@@ -186,8 +186,13 @@ OTHERS = [spread_norm, channel_rms, soft_gate, position_norm, whole_rms, soft_po
 @pytest.mark.parametrize("check", ["value", "gradients", "formats", "bounds", "threads"])
 def test_values_and_gradients(op, check):
     outcome = normcore.testing.check_one(op, check)
-    skipped = check == "formats" and len(op.formats) == 1
-    assert outcome.status == ("skipped" if skipped else "passed"), str(outcome)
+    assert outcome.status == "passed", str(outcome)
+
+
+@pytest.mark.parametrize("op", [channel_rms, whole_rms, position_norm], ids=lambda op: op.name)
+def test_what_the_batch_shares_is_declared(op):
+    assert op.needs_batch == (op is not position_norm)
+    assert normcore.testing.check_one(op, "batch_of_one").status == "passed"
 
 
 @pytest.mark.parametrize("rank", [2, 3])
