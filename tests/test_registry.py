@@ -35,7 +35,7 @@ BROKEN = {
         "import normcore\n@normcore.hookimpl\ndef normcore_ops(registry): return []",
         "registry",
     ),
-    "returns one op": (GOOD.replace("return [tripled]", "return tripled"), "TypeError"),
+    "returns one op": (GOOD.replace("return [tripled]", "return tripled"), "return [tripled]"),
     "returns strings": (GOOD.replace("return [tripled]", "return ['tripled']"), "expected op classes"),
     "returns a loss": (GOOD.replace("return [tripled]", "return [normcore.Loss]"), "expected op classes"),
     "wrong interface": (
