@@ -26,11 +26,11 @@ pytestmark = [
 REGISTERS = {
     "batch_norm": 128,
     "batch_renorm": 128,
-    "layer_norm": 128,
-    "rms_norm": 128,
-    "group_norm": 136,
-    "instance_norm": 136,
-    "mean_variance_norm": 136,
+    "layer_norm": 144,  # rows that a block shares
+    "rms_norm": 144,
+    "group_norm": 144,
+    "instance_norm": 144,
+    "mean_variance_norm": 144,
     "dynamic_tanh": 104,
     "filter_response_norm": 128,
     "decorrelated_batch_norm": 80,
