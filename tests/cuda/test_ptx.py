@@ -32,7 +32,7 @@ REGISTERS = {
     "instance_norm": 144,
     "mean_variance_norm": 144,
     "dynamic_tanh": 104,
-    "filter_response_norm": 128,
+    "filter_response_norm": 136,
     "decorrelated_batch_norm": 80,
     "lp_norm": 88,
     "local_response_norm": 128,
