@@ -7,7 +7,6 @@ error, skips a second plugin of the same name in silence, and leaves a failed re
 """
 
 import hashlib
-import importlib.machinery
 import importlib.metadata
 import importlib.util
 import pathlib
@@ -130,9 +129,7 @@ class Registry:
         module_name = f"normcore_plugin_{file.stem}_{digest[:12]}"
 
         def load() -> types.ModuleType:
-            spec = importlib.util.spec_from_file_location(
-                module_name, file, loader=_Uncached(module_name, str(file))
-            )
+            spec = importlib.util.spec_from_file_location(module_name, file)
             if spec is None or spec.loader is None or file.suffix != ".py":
                 raise PluginError(f"plugin file {path}: expected a Python file (.py)")
             module = importlib.util.module_from_spec(spec)
@@ -270,14 +267,6 @@ class Registry:
                 f"this normcore speaks {INTERFACE_VERSION}; update the plugin or normcore"
             )
         return Registered(component, plugin)
-
-
-class _Uncached(importlib.machinery.SourceFileLoader):
-    """Python's byte code cache takes an edit of the same size within a second for no edit."""
-
-    def get_code(self, fullname: str) -> types.CodeType:
-        path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)  # type: ignore[no-any-return]
 
 
 def _named(value: Any) -> str:
