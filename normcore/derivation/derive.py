@@ -19,7 +19,8 @@ from normcore.kernels.function import Function, as_function
 
 Pair = tuple[Term, Slope]
 HELPERS = {
-    id(getattr(approximations, name)): name for name in ("is_single", "log1p_unit", "normal_tail")
+    id(getattr(approximations, name)): name
+    for name in ("is_single", "exp_normal", "log1p_unit", "normal_tail")
 }  # functions with a rule of their own, by identity
 _OPERATORS = {
     ast.Add: "+",

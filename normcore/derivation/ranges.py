@@ -15,7 +15,7 @@ def not_negative(u: Term) -> bool:
     if u.kind == "const":
         return bool(u.value >= 0)
     if u.kind == "call":
-        return u.function in ("abs", "fabs", "exp", "sqrt", "cosh", "hypot", "erfc")
+        return u.function in ("abs", "fabs", "exp", "exp_normal", "sqrt", "cosh", "hypot", "erfc")
     if u.kind == "*":
         a, b = u.arguments
         return a is b or _signs(a) * _signs(b) > 0

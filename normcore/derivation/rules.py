@@ -141,7 +141,8 @@ FUNCTIONS: Mapping[str, Callable[[Terms, Term, Term], Term]] = {
     "erfc": lambda T, y, u: T.neg(_bell(T, u, 2.0 / math.sqrt(math.pi), 1.0)),
     "degrees": lambda T, y, u: T.const(180.0 / math.pi),
     "radians": lambda T, y, u: T.const(math.pi / 180.0),
-    # normcore.kernels.approximations: near enough to log(1 + u) and to the normal distribution's tail
+    # normcore.kernels.approximations: near enough to e^u, log(1 + u) and the normal distribution's tail
+    "exp_normal": lambda T, y, u: y,
     "log1p_unit": lambda T, y, u: _reciprocal(T, T.add(T.const(1.0), u)),
     "normal_tail": lambda T, y, u: T.neg(_bell(T, u, 1.0 / math.sqrt(2.0 * math.pi), 0.5)),
 }

@@ -2,13 +2,18 @@
 
 For ops whose kernels would otherwise compute more than they need. Each is a polynomial in float32 and the
 exact expression in float64: the two differ by a condition that is a constant once literals have the kernel's
-type, so that the compiler keeps one of them. Coefficients: benches/fit_scalar_math.py (log1p_unit_f32,
+type, so that the compiler keeps one of them. Coefficients: benches/fit_scalar_math.py (expm1_f32, log1p_unit_f32,
 normal_tail_f32).
 """
 
 import math
 
+import numpy as np
+
+from normcore.kernels.bits import bits_of, float_bits
 from normcore.kernels.function import Inline
+
+MANTISSA_BITS = np.int32(23)  # of a float32, below its exponent
 
 
 def _always_inline(python):
@@ -19,6 +24,31 @@ def _always_inline(python):
 def is_single():
     """Whether the kernel computes in float32: there 1e-9 is lost beside 1."""
     return 1.0 + 1e-9 == 1.0
+
+
+@_always_inline
+def exp_normal(x):
+    """e^x, 1.1 ulp, where only normal numbers matter: beside 1, or as a factor of something that is no larger.
+
+    float32: where e^x would be below the smallest normal number, 1e-38, it may be 0, and from x = 88.37 on, where it
+    is 2.3e38, it is infinity. So one power of two scales the polynomial instead of the square of half a power.
+    """
+    if not is_single():
+        return math.exp(x)
+    x = 89.0 if x > 89.0 else x
+    x = -88.0 if x < -88.0 else x
+    z = (
+        x * 1.4426950408889634 + 12583039.0
+    )  # 1.5 * 2^23 + 127: z's last bits hold n + 127, n = x / ln(2) rounded
+    n = z - 12583039.0
+    r = (x - n * 0.693145751953125) - n * 1.4286068203094172e-06  # ln(2) as in scalar_math32.py
+    p = 0.0013869565445929766 * r + 0.00836645532399416
+    p = p * r + 0.04166744649410248
+    p = p * r + 0.1666654497385025
+    p = p * r + 0.4999999701976776
+    p = p * r + 1.0
+    p = p * r + 1.0
+    return p * float_bits(np.int32(bits_of(z) << MANTISSA_BITS))
 
 
 @_always_inline

@@ -1,8 +1,9 @@
 """Timing one case: a row for each direction, with what the hardware allows and what PyTorch reaches beside it.
 
 All candidates of a row (our kernel, a copy of as many bytes, PyTorch in its forms) run in the same interleaved
-rounds. Every call takes the next of several sets of arrays, together larger than the largest cache where memory
-allows, so that no candidate finds its data there; small arrays stay in the cache, as they do in a network.
+rounds. Every call takes the next of several sets of inputs, together larger than the largest cache where memory
+allows, so that no candidate finds its data there; small arrays stay in the cache, as they do in a network. All write
+their results to the same memory: PyTorch's allocator does so too.
 
 Bytes that must move: each input and output of the direction once, parameters and state once in each way that the
 direction uses them. Forward: inputs, output, parameters, state. Backward: the output's gradient, the inputs'
@@ -12,7 +13,7 @@ backward is the kernel's own business and not counted.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ class Settings:
 class _Rotation:
     """Calls that take turns."""
 
-    def __init__(self, calls: list[Callable[[], object]]):
+    def __init__(self, calls: Sequence[Callable[[], object]]):
         self.calls, self.next = calls, 0
 
     def __call__(self) -> object:
@@ -58,7 +59,7 @@ class _Rotation:
         return call()
 
 
-def rotation(calls: list[Callable[[], object]]) -> Callable[[], object]:
+def rotation(calls: Sequence[Callable[[], object]]) -> Callable[[], object]:
     """One call that runs the given ones in turn."""
     return calls[0] if len(calls) == 1 else _Rotation(calls)
 
@@ -154,10 +155,10 @@ class Bench:
         for call in calls:
             call()  # compiles
         nbytes = moved_bytes(layers[0], inputs[0], direction)
-        copies = [limits.copier(device, nbytes) for _ in calls]
+        copies = limits.copiers(device, nbytes, len(calls))
         candidates: dict[str, Callable[[], object]] = {
             "normcore": rotation(calls),
-            "copy": rotation(list(copies)),
+            "copy": rotation(copies),
         }
         clocks: dict[str, Any] = {}
         if case.device != "cpu":

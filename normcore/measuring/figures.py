@@ -32,13 +32,26 @@ def placed(layer: Layer, array: np.ndarray) -> Any:
 def calls(
     case: BenchCase, direction: str, layers: list[Layer], inputs: list[tuple[Any, ...]]
 ) -> list[Callable[[], object]]:
-    calls: list[Callable[[], object]] = []
+    """A call for each set of inputs. All write their results to the same memory, as PyTorch's do, whose allocator
+    hands out again what the call before gave back."""
+    if direction == "forward":
+        return [forward(layers[0], given, case.training) for given in inputs]
     for layer, given in zip(layers, inputs, strict=True):
-        calls.append(forward(layer, given, case.training))
-        if direction == "backward":
-            calls[-1]()  # backward reads what forward saved
-            calls[-1] = backward(layer)
-    return calls
+        _share_gradients(layer, layers[0])
+        forward(layer, given, case.training)()  # backward reads what forward saved
+    return [backward(layer) for layer in layers]
+
+
+def _share_gradients(layer: Layer, first: Layer) -> None:
+    """Let the layer write its inputs' gradients where the first one does."""
+    binding = first._binding
+    names = binding.input_names
+    found = (
+        getattr(binding.t, f"d{names[0]}")
+        if binding.variadic
+        else tuple(getattr(binding.t, f"d{name}") for name in names)
+    )
+    layer._binding.attach_inputs(found, prefix="d")
 
 
 def forward(layer: Layer, inputs: tuple[Any, ...], training: bool) -> Callable[[], object]:

@@ -49,16 +49,24 @@ def _products(a, table, b, c, tasks, repeats, depth, rows, columns):
 
 def copier(device: Device, nbytes: int, dtype: str = "float32") -> Callable[[], None]:
     """A call that reads nbytes / 2 and writes nbytes / 2, as a kernel that moves nbytes must."""
-    count = max(1, nbytes // 2 // np.dtype(dtype).itemsize)
-    x = device.array(np.zeros(count), dtype)
-    y = device.array(np.zeros(count), dtype)
+    return copiers(device, nbytes, 1, dtype)[0]
+
+
+def copiers(device: Device, nbytes: int, count: int, dtype: str = "float32") -> list[Callable[[], None]]:
+    """`count` of them that read arrays of their own and write the same one."""
+    size = max(1, nbytes // 2 // np.dtype(dtype).itemsize)
+    y = device.array(np.zeros(size), dtype)
+    return [_copier(device, device.array(np.zeros(size), dtype), y, dtype) for _ in range(count)]
+
+
+def _copier(device: Device, x: Any, y: Any, dtype: str) -> Callable[[], None]:
     if device.name != "cpu":
 
         def copy_on_device():
             y[...] = x
 
         return copy_on_device
-    t = SimpleNamespace(variant=variant(dtype, parallel=count >= PIECE))
+    t = SimpleNamespace(variant=variant(dtype, parallel=y.size >= PIECE))
 
     def copy():
         _copy[t](x, y)

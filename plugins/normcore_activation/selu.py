@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 import normcore
+from normcore.kernels.approximations import exp_normal
 from normcore_activation import sizes
 
 
@@ -25,7 +26,7 @@ class selu:
         return 1.0507009873554805 * x if x > 0.0 else 1.7580993408473768 * math.expm1(x)
 
     def derivative(x, y):
-        return 1.0507009873554805 if x > 0.0 else 1.7580993408473768 * math.exp(x)
+        return 1.0507009873554805 if x > 0.0 else 1.7580993408473768 * exp_normal(x)
 
     def reference(x):
         negative = 1.6732632423543772848170429916717 * (np.exp(np.minimum(x, 0.0)) - 1.0)

@@ -6,6 +6,7 @@ SIGN is 1, or -1 for softmin. The maximum goes through integers (axis_cpu.py); N
 import math
 
 from normcore.kernels import cpu, inline, prange, real
+from normcore.kernels.approximations import exp_normal
 from normcore_activation.axis_cpu import column_max, fill, row_max
 
 SIGN = 1
@@ -19,7 +20,7 @@ def shifted(x, m):
 
 @inline
 def shifted_exp(x, m):
-    return math.exp(shifted(x, m))
+    return exp_normal(shifted(x, m))
 
 
 @inline
