@@ -7,10 +7,11 @@ Numerics  With e = e^-|x|, which never overflows, y is 1 / (1 + e) for x >= 0 an
 Any shape, float32 and float64.
 """
 
+import math
+
 import numpy as np
 
 import normcore
-from normcore.kernels.approximations import exp_normal
 from normcore_activation import sizes
 
 
@@ -21,7 +22,7 @@ class sigmoid:
     benchmarks = sizes.elementwise()
 
     def forward(x):
-        e = exp_normal(-abs(x))
+        e = math.exp(-abs(x))
         return (1.0 if x >= 0.0 else e) / (1.0 + e)
 
     def derivative(x, y):

@@ -46,7 +46,7 @@ def test_every_source_file_is_in_the_wheel(files):
     for folder, strip in (("normcore", 0), ("plugins", 1), ("cli", 1)):
         for path in (ROOT / folder).rglob("*"):
             inside = path.relative_to(ROOT).parts[strip:]
-            if path.is_dir() or "__pycache__" in path.parts or (inside[-1] == "README.md" and strip):
+            if path.is_dir() or "__pycache__" in path.parts or (inside[-1].endswith(".md") and strip):
                 continue
             assert "/".join(inside) in files, f"{path.relative_to(ROOT)} is not in the wheel"
 
