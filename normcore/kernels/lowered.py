@@ -28,10 +28,18 @@ class Lowered:
     """A function that compiled kernels inline as LLVM IR and Python runs as it stands.
 
     kinds: one letter for each argument, a(rray), i(nteger) or b(oolean).
-    emit(context, builder, signature, values) writes the code.
+    emit(context, builder, signature, values) writes the code, and gives the value where there is one.
+    returns: the value's Numba type from those of the arguments; None where there is no value.
     """
 
-    def __init__(self, name: str, kinds: str, python: Callable[..., None], emit: Callable[..., None]):
+    def __init__(
+        self,
+        name: str,
+        kinds: str,
+        python: Callable[..., Any],
+        emit: Callable[..., Any],
+        returns: Callable[..., Any] | None = None,
+    ):
         self.__name__ = name
         self.__module__ = python.__module__  # kernels import it from there
         self.__doc__ = python.__doc__
@@ -42,19 +50,20 @@ class Lowered:
         def generic(template: Any, arguments: Any, keywords: Any) -> Any:
             if len(arguments) != len(kinds) or keywords:
                 return None
-            return types.void(*(scalars.get(kind, argument) for kind, argument in zip(kinds, arguments)))
+            kind_of_value = types.void if returns is None else returns(*arguments)
+            return kind_of_value(*(scalars.get(kind, argument) for kind, argument in zip(kinds, arguments)))
 
         template = infer(type(f"{name}_template", (AbstractTemplate,), {"key": self, "generic": generic}))
         infer_global(self, types.Function(template))
 
         def lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            emit(context, builder, signature, values)
-            return context.get_dummy_value()
+            value = emit(context, builder, signature, values)
+            return context.get_dummy_value() if returns is None else value
 
         lower_builtin(self, types.VarArg(types.Any))(lower)  # type: ignore[attr-defined]
 
-    def __call__(self, *arguments: Any) -> None:
-        self._python(*arguments)
+    def __call__(self, *arguments: Any) -> Any:
+        return self._python(*arguments)
 
     def __repr__(self) -> str:
         return self.__name__

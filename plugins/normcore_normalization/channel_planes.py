@@ -4,6 +4,13 @@ normalized, so that memory is read once."""
 import math
 
 from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, real, wide
+from normcore.kernels.streaming import (
+    STREAM_BLOCK,
+    first_stop,
+    leaves_cache,
+    stack_block,
+    stream_run,
+)
 from normcore_normalization.channel_scalars import (
     affine,
     centered,
@@ -93,11 +100,26 @@ def normalize_block(x, y, s, d, a, b, e):
         y[i] = epilogue(affine(x[i], s, d, a, b), e)
 
 
+@inline(force=True)
+def normalize_stream(x, y, s, d, a, b, e):
+    """normalize_block around the caches."""
+    block = stack_block(y)
+    lo, hi = 0, first_stop(y)
+    while lo < y.size:
+        normalize_block(x[lo:hi], block[: hi - lo], s, d, a, b, e)
+        stream_run(y, lo, block, hi - lo)
+        lo, hi = hi, min(y.size, hi + STREAM_BLOCK)
+
+
 @inline
 def normalize_channel(x, y, c, gamma, beta, shift, rest, scale, change, e):
     a, b = weights(c, gamma, beta, scale, change)
-    for n in range(x.shape[0]):
-        normalize_block(x[n, c], y[n, c], shift[c], rest[c], a, b, e)
+    if leaves_cache(y):
+        for n in range(x.shape[0]):
+            normalize_stream(x[n, c], y[n, c], shift[c], rest[c], a, b, e)
+    else:
+        for n in range(x.shape[0]):
+            normalize_block(x[n, c], y[n, c], shift[c], rest[c], a, b, e)
 
 
 @cpu
@@ -147,6 +169,17 @@ def input_gradient(x, dy, dx, s, d, a, b, mean_g, slope, e):
         dx[i] = a * (g - mean_g - centered(x[i], s, d) * slope)
 
 
+@inline(force=True)
+def stream_gradient(x, dy, dx, s, d, a, b, mean_g, slope, e):
+    """input_gradient around the caches."""
+    block = stack_block(dx)
+    lo, hi = 0, first_stop(dx)
+    while lo < dx.size:
+        input_gradient(x[lo:hi], dy[lo:hi], block[: hi - lo], s, d, a, b, mean_g, slope, e)
+        stream_run(dx, lo, block, hi - lo)
+        lo, hi = hi, min(dx.size, hi + STREAM_BLOCK)
+
+
 @cpu
 def backward_planes(x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, change, share, wanted, e):
     """share: 1/m, or 0 when running statistics were used; wanted: whether dx is to be written."""
@@ -168,5 +201,9 @@ def backward_planes(x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, c
             dbeta[c] = real(total)
         if wanted:
             mean_g, slope = real(total * share), real(along * share * wide(inverse))
-            for n in range(x.shape[0]):
-                input_gradient(x[n, c], dy[n, c], dx[n, c], s, d, a, b, mean_g, slope, e)
+            if leaves_cache(dx):
+                for n in range(x.shape[0]):
+                    stream_gradient(x[n, c], dy[n, c], dx[n, c], s, d, a, b, mean_g, slope, e)
+            else:
+                for n in range(x.shape[0]):
+                    input_gradient(x[n, c], dy[n, c], dx[n, c], s, d, a, b, mean_g, slope, e)

@@ -8,6 +8,13 @@ hold a value for each of these columns.
 import math
 
 from normcore.kernels import epilogue, epilogue_gradient, inline, real, wide
+from normcore.kernels.streaming import (
+    STREAM_BLOCK,
+    first_stop,
+    leaves_cache,
+    stack_block,
+    stream_run,
+)
 from normcore_normalization.channel_planes import keep_statistics, move_running
 from normcore_normalization.channel_scalars import affine, centered, trusted
 
@@ -49,10 +56,25 @@ def normalize_row(x, y, shift, rest, a, b, e):
         y[i] = epilogue(affine(x[i], shift[i], rest[i], a[i], b[i]), e)
 
 
+@inline(force=True)
+def stream_row(x, y, shift, rest, a, b, e):
+    """normalize_row around the caches."""
+    block = stack_block(y)
+    lo, hi = 0, first_stop(y)
+    while lo < y.size:
+        normalize_row(x[lo:hi], block[: hi - lo], shift[lo:hi], rest[lo:hi], a[lo:hi], b[lo:hi], e)
+        stream_run(y, lo, block, hi - lo)
+        lo, hi = hi, min(y.size, hi + STREAM_BLOCK)
+
+
 @inline
 def normalize_rows(x, y, first, last, lo, hi, shift, rest, a, b, e):
-    for r in range(first, last):
-        normalize_row(x[r, lo:hi], y[r, lo:hi], shift, rest, a, b, e)
+    if leaves_cache(y):
+        for r in range(first, last):
+            stream_row(x[r, lo:hi], y[r, lo:hi], shift, rest, a, b, e)
+    else:
+        for r in range(first, last):
+            normalize_row(x[r, lo:hi], y[r, lo:hi], shift, rest, a, b, e)
 
 
 @inline(force=True)
@@ -79,10 +101,26 @@ def row_gradient(x, dy, dx, shift, rest, a, b, mean_g, slope, e):
         dx[i] = a[i] * (g - mean_g[i] - centered(x[i], shift[i], rest[i]) * slope[i])
 
 
+@inline(force=True)
+def stream_row_gradient(x, dy, dx, shift, rest, a, b, mean_g, slope, e):
+    """row_gradient around the caches."""
+    block = stack_block(dx)
+    lo, hi = 0, first_stop(dx)
+    while lo < dx.size:
+        part, s, d = block[: hi - lo], shift[lo:hi], rest[lo:hi]
+        row_gradient(x[lo:hi], dy[lo:hi], part, s, d, a[lo:hi], b[lo:hi], mean_g[lo:hi], slope[lo:hi], e)
+        stream_run(dx, lo, block, hi - lo)
+        lo, hi = hi, min(dx.size, hi + STREAM_BLOCK)
+
+
 @inline
 def gradient_rows(x, dy, dx, first, last, lo, hi, shift, rest, a, b, mean_g, slope, e):
-    for r in range(first, last):
-        row_gradient(x[r, lo:hi], dy[r, lo:hi], dx[r, lo:hi], shift, rest, a, b, mean_g, slope, e)
+    if leaves_cache(dx):
+        for r in range(first, last):
+            stream_row_gradient(x[r, lo:hi], dy[r, lo:hi], dx[r, lo:hi], shift, rest, a, b, mean_g, slope, e)
+    else:
+        for r in range(first, last):
+            row_gradient(x[r, lo:hi], dy[r, lo:hi], dx[r, lo:hi], shift, rest, a, b, mean_g, slope, e)
 
 
 @inline

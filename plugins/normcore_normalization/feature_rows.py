@@ -11,6 +11,13 @@ Compile-time constants: CENTERED (a mean is taken out), AFFINE (there is a gamma
 """
 
 from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, real, wide
+from normcore.kernels.streaming import (
+    STREAM_BLOCK,
+    first_stop,
+    leaves_cache,
+    stack_block,
+    stream_run,
+)
 from normcore_normalization.channel_scalars import centered
 from normcore_normalization.row_statistics import BLOCK, keep_row, row_mean_square, row_statistics
 
@@ -20,7 +27,7 @@ BIAS = True
 TILE = 1024  # columns; the lines that they need fit the L1 cache
 
 
-@inline
+@inline(force=True)
 def scaled(xhat, gamma, beta, i):
     """gamma * xhat + beta, with what there is of them."""
     v = xhat
@@ -31,10 +38,21 @@ def scaled(xhat, gamma, beta, i):
     return v
 
 
-@inline
+@inline(force=True)
 def normalize_row(x, y, gamma, beta, s, d, a, e):
     for i in range(x.size):
         y[i] = epilogue(scaled(centered(x[i], s, d) * a, gamma, beta, i), e)
+
+
+@inline(force=True)
+def stream_row(x, y, gamma, beta, s, d, a, e):
+    """normalize_row around the caches."""
+    block = stack_block(y)
+    lo, hi = 0, first_stop(y)
+    while lo < y.size:
+        normalize_row(x[lo:hi], block[: hi - lo], gamma[lo:hi], beta[lo:hi], s, d, a, e)
+        stream_run(y, lo, block, hi - lo)
+        lo, hi = hi, min(y.size, hi + STREAM_BLOCK)
 
 
 @cpu
@@ -45,10 +63,13 @@ def forward_rows(x, y, gamma, beta, shift, rest, scale, bend, eps, e):
             keep_row(r, mean, var, eps, shift, rest, scale, bend)
         else:
             keep_row(r, wide(0), row_mean_square(x[r], eps), eps, shift, rest, scale, bend)
-        normalize_row(x[r], y[r], gamma, beta, shift[r], rest[r], scale[r], e)
+        if leaves_cache(y):
+            stream_row(x[r], y[r], gamma, beta, shift[r], rest[r], scale[r], e)
+        else:
+            normalize_row(x[r], y[r], gamma, beta, shift[r], rest[r], scale[r], e)
 
 
-@inline
+@inline(force=True)
 def before_epilogue(x, dy, gamma, beta, s, d, a, i, e):
     """xhat and g of element i."""
     xhat = centered(x[i], s, d) * a
@@ -56,7 +77,7 @@ def before_epilogue(x, dy, gamma, beta, s, d, a, i, e):
     return xhat, epilogue_gradient(z, z, dy[i], e)
 
 
-@inline(reassociate=True)
+@inline(reassociate=True, force=True)
 def row_gradient_sums(x, dy, gamma, beta, s, d, a, e):
     """Sums of h and h * xhat over one block."""
     total = real(0)
@@ -71,7 +92,7 @@ def row_gradient_sums(x, dy, gamma, beta, s, d, a, e):
     return total, along
 
 
-@inline
+@inline(force=True)
 def row_input_gradient(x, dy, dx, gamma, beta, s, d, a, mean_h, slope, e):
     for i in range(x.size):
         xhat, h = before_epilogue(x, dy, gamma, beta, s, d, a, i, e)
@@ -82,9 +103,9 @@ def row_input_gradient(x, dy, dx, gamma, beta, s, d, a, mean_h, slope, e):
         dx[i] = a * (h - xhat * slope)
 
 
-@inline
-def row_gradient(x, dy, dx, gamma, beta, s, d, a, e):
-    """dx of one row."""
+@inline(force=True)
+def row_gradient(x, dy, dx, gamma, beta, s, d, a, far, e):
+    """dx of one row; far: around the caches."""
     size = x.size
     total = wide(0)
     along = wide(0)
@@ -94,68 +115,20 @@ def row_gradient(x, dy, dx, gamma, beta, s, d, a, e):
         total += wide(u)
         along += wide(v)
     count = wide(size)
-    row_input_gradient(x, dy, dx, gamma, beta, s, d, a, real(total / count), real(along / count), e)
+    mean_h, slope = real(total / count), real(along / count)
+    if not far:
+        row_input_gradient(x, dy, dx, gamma, beta, s, d, a, mean_h, slope, e)
+        return
+    block = stack_block(dx)
+    lo, hi = 0, first_stop(dx)
+    while lo < size:
+        part, g, b = block[: hi - lo], gamma[lo:hi], beta[lo:hi]
+        row_input_gradient(x[lo:hi], dy[lo:hi], part, g, b, s, d, a, mean_h, slope, e)
+        stream_run(dx, lo, block, hi - lo)
+        lo, hi = hi, min(size, hi + STREAM_BLOCK)
 
 
-@inline(reassociate=True)
-def whole_row_sums(x, dy, r, gamma, beta, s, d, a, e):
-    """row_gradient_sums of row r. Slices cost reference counts, which threads share; short rows do without."""
-    total = real(0)
-    along = real(0)
-    for i in range(x.shape[1]):
-        xhat = centered(x[r, i], s, d) * a
-        z = scaled(xhat, gamma, beta, i)
-        h = epilogue_gradient(z, z, dy[r, i], e)
-        if AFFINE:
-            h = h * gamma[i]
-        if CENTERED:
-            total += h
-        along += h * xhat
-    return total, along
-
-
-@inline
-def whole_row_gradient(x, dy, dx, r, gamma, beta, s, d, a, mean_h, slope, e):
-    for i in range(x.shape[1]):
-        xhat = centered(x[r, i], s, d) * a
-        z = scaled(xhat, gamma, beta, i)
-        h = epilogue_gradient(z, z, dy[r, i], e)
-        if AFFINE:
-            h = h * gamma[i]
-        if CENTERED:
-            h = h - mean_h
-        dx[r, i] = a * (h - xhat * slope)
-
-
-@inline
-def short_row_gradient(x, dy, dx, r, gamma, beta, s, d, a, e):
-    share = real(1) / real(x.shape[1])
-    total, along = whole_row_sums(x, dy, r, gamma, beta, s, d, a, e)
-    whole_row_gradient(x, dy, dx, r, gamma, beta, s, d, a, total * share, along * share, e)
-
-
-@inline
-def add_four_whole_rows(x, dy, r, gamma, beta, shift, rest, scale, dgamma, dbeta, e):
-    s0, s1, s2, s3 = shift[r], shift[r + 1], shift[r + 2], shift[r + 3]
-    d0, d1, d2, d3 = rest[r], rest[r + 1], rest[r + 2], rest[r + 3]
-    a0, a1, a2, a3 = scale[r], scale[r + 1], scale[r + 2], scale[r + 3]
-    for i in range(dgamma.size):
-        p0 = centered(x[r, i], s0, d0) * a0
-        p1 = centered(x[r + 1, i], s1, d1) * a1
-        p2 = centered(x[r + 2, i], s2, d2) * a2
-        p3 = centered(x[r + 3, i], s3, d3) * a3
-        z0, z1 = scaled(p0, gamma, beta, i), scaled(p1, gamma, beta, i)
-        z2, z3 = scaled(p2, gamma, beta, i), scaled(p3, gamma, beta, i)
-        g0 = epilogue_gradient(z0, z0, dy[r, i], e)
-        g1 = epilogue_gradient(z1, z1, dy[r + 1, i], e)
-        g2 = epilogue_gradient(z2, z2, dy[r + 2, i], e)
-        g3 = epilogue_gradient(z3, z3, dy[r + 3, i], e)
-        dgamma[i] += (g0 * p0 + g1 * p1) + (g2 * p2 + g3 * p3)
-        if BIAS:
-            dbeta[i] += (g0 + g1) + (g2 + g3)
-
-
-@inline
+@inline(force=True)
 def add_row(x, dy, gamma, beta, s, d, a, dgamma, dbeta, e):
     for i in range(x.size):
         xhat, g = before_epilogue(x, dy, gamma, beta, s, d, a, i, e)
@@ -164,7 +137,7 @@ def add_row(x, dy, gamma, beta, s, d, a, dgamma, dbeta, e):
             dbeta[i] += g
 
 
-@inline
+@inline(force=True)
 def add_four_rows(x, dy, gamma, beta, r, lo, hi, shift, rest, scale, dgamma, dbeta, e):
     """Rows r to r + 3, columns lo to hi, so that the sums are read and written once for four rows."""
     four_lines(
@@ -187,7 +160,7 @@ def add_four_rows(x, dy, gamma, beta, r, lo, hi, shift, rest, scale, dgamma, dbe
     )
 
 
-@inline
+@inline(force=True)
 def four_lines(x0, x1, x2, x3, dy0, dy1, dy2, dy3, gamma, beta, s, d, a, dgamma, dbeta, e):
     s0, s1, s2, s3 = s[0], s[1], s[2], s[3]
     d0, d1, d2, d3 = d[0], d[1], d[2], d[3]
@@ -202,7 +175,7 @@ def four_lines(x0, x1, x2, x3, dy0, dy1, dy2, dy3, gamma, beta, s, d, a, dgamma,
             dbeta[i] += (g0 + g1) + (g2 + g3)
 
 
-@inline
+@inline(force=True)
 def clear(line):
     for i in range(line.size):
         line[i] = real(0)
@@ -239,10 +212,11 @@ def backward_rows(x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, par
     blocks = (size + TILE - 1) // TILE
     chunks = partial.shape[0]
     step = (rows + chunks - 1) // chunks
+    far = leaves_cache(dx)
     if not AFFINE or tiles:
         if wanted:
             for r in prange(rows):
-                row_gradient(x[r], dy[r], dx[r], gamma, beta, shift[r], rest[r], scale[r], e)
+                row_gradient(x[r], dy[r], dx[r], gamma, beta, shift[r], rest[r], scale[r], far, e)
         if AFFINE:
             for j in prange(blocks):
                 lo = j * TILE
@@ -266,14 +240,8 @@ def backward_rows(x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, par
                 end = min(last, r + 4)
                 if wanted:
                     for i in range(r, end):
-                        if size <= BLOCK:
-                            short_row_gradient(x, dy, dx, i, gamma, beta, shift[i], rest[i], scale[i], e)
-                        else:
-                            row_gradient(x[i], dy[i], dx[i], gamma, beta, shift[i], rest[i], scale[i], e)
-                if end == r + 4:
-                    add_four_whole_rows(x, dy, r, gamma, beta, shift, rest, scale, p, q, e)
-                else:
-                    column_sums(x, dy, gamma, beta, r, end, 0, size, shift, rest, scale, p, q, e)
+                        row_gradient(x[i], dy[i], dx[i], gamma, beta, shift[i], rest[i], scale[i], far, e)
+                column_sums(x, dy, gamma, beta, r, end, 0, size, shift, rest, scale, p, q, e)
         for j in prange(blocks):
             lo = j * TILE
             hi = min(size, lo + TILE)

@@ -6,7 +6,14 @@ group are merged in order. Where there are samples enough, each is taken through
 stays in the cache.
 """
 
-from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, real, wide
+from normcore.kernels import cpu, epilogue_gradient, inline, prange, real, wide
+from normcore.kernels.streaming import (
+    STREAM_BLOCK,
+    leaves_cache,
+    stack_block,
+    stream_run,
+)
+from normcore_normalization.channel_rows import four_sums, normalize_row, one_gradient_sums, one_sums
 from normcore_normalization.channel_scalars import affine, centered, parameter, trusted
 from normcore_normalization.group_planes import merge_row, parameter_sums, row_means
 
@@ -17,25 +24,6 @@ LEAST = 8  # samples, for one to be a task
 def clear(line):
     for i in range(line.size):
         line[i] = real(0)
-
-
-@inline
-def add_line(p, shift, total, squares):
-    for i in range(total.size):
-        u = p[i] - shift[i]
-        total[i] += u
-        squares[i] += u * u
-
-
-@inline
-def add_four_lines(p, q, r, s, shift, total, squares):
-    for i in range(total.size):
-        t = p[i] - shift[i]
-        u = q[i] - shift[i]
-        v = r[i] - shift[i]
-        w = s[i] - shift[i]
-        total[i] += (t + u) + (v + w)
-        squares[i] += (t * t + u * u) + (v * v + w * w)
 
 
 @inline
@@ -61,9 +49,9 @@ def chunk_statistics(x, part, line, eps):
     clear(squares)
     whole = x.shape[0] // 4 * 4
     for s in range(0, whole, 4):
-        add_four_lines(x[s], x[s + 1], x[s + 2], x[s + 3], x[0], total, squares)
+        four_sums(x[s], x[s + 1], x[s + 2], x[s + 3], x[0], total, squares)
     for s in range(whole, x.shape[0]):
-        add_line(x[s], x[0], total, squares)
+        one_sums(x[s], x[0], total, squares)
     for c in range(total.size):
         t, q = wide(total[c]), wide(squares[c])
         mean, spread = wide(x[0, c]) + t / count, q - t * t / count
@@ -89,15 +77,26 @@ def channel_lines(n, gamma, beta, shift, rest, scale, per_sample, groups, line):
 
 
 @inline
-def normalize_line(x, y, shift, rest, a, b, e):
-    for i in range(x.size):
-        y[i] = epilogue(affine(x[i], shift[i], rest[i], a[i], b[i]), e)
-
-
-@inline
 def bounds(positions, chunks, k):
     step = (positions + chunks - 1) // chunks
     return min(positions, k * step), min(positions, k * step + step)
+
+
+@inline
+def normalize_positions(x, y, n, first, last, line, e):
+    """Positions first to last of sample n; around the caches where y is large."""
+    s, d, a, b = line[0], line[1], line[2], line[3]
+    channels = x.shape[2]
+    if not leaves_cache(y) or channels > STREAM_BLOCK:
+        for i in range(first, last):
+            normalize_row(x[n, i], y[n, i], s, d, a, b, e)
+        return
+    block, step = stack_block(y), STREAM_BLOCK // channels
+    for i in range(first, last, step):
+        count = min(step, last - i)
+        for k in range(count):
+            normalize_row(x[n, i + k], block[k * channels : k * channels + channels], s, d, a, b, e)
+        stream_run(y, (n * x.shape[1] + i) * channels, block, count * channels)
 
 
 @cpu
@@ -126,8 +125,7 @@ def normalize_lines(x, y, gamma, beta, lines, per_sample, groups, shift, rest, s
         line = lines[n, k]
         channel_lines(n, gamma, beta, shift, rest, scale, per_sample, groups, line)
         lo, hi = bounds(positions, chunks, k)
-        for i in range(lo, hi):
-            normalize_line(x[n, i], y[n, i], line[0], line[1], line[2], line[3], e)
+        normalize_positions(x, y, n, lo, hi, line, e)
 
 
 @cpu
@@ -145,21 +143,12 @@ def forward_lines(x, y, gamma, beta, part, lines, groups, eps, shift, rest, scal
         for g in range(groups):
             merge_row(n * groups + g, part, positions, True, groups, eps, shift, rest, scale, bend)
         channel_lines(n, gamma, beta, shift, rest, scale, True, groups, line)
-        for j in range(positions):
-            i = positions - 1 - j  # what was read last is still in the cache
-            normalize_line(x[n, i], y[n, i], line[0], line[1], line[2], line[3], e)
+        for k in range(chunks):
+            lo, hi = bounds(positions, chunks, chunks - 1 - k)  # what was read last is still in the cache
+            normalize_positions(x, y, n, lo, hi, line, e)
 
 
-@inline
-def line_gradient_sums(x, dy, shift, rest, a, b, total, along, e):
-    for i in range(x.size):
-        z = affine(x[i], shift[i], rest[i], a[i], b[i])
-        g = epilogue_gradient(z, z, dy[i], e)
-        total[i] += g
-        along[i] += g * centered(x[i], shift[i], rest[i])
-
-
-@inline
+@inline(force=True)
 def line_input_gradient(x, dy, dx, shift, rest, a, b, inverse, mean_h, slope, e):
     """mean_h carries the factor 1 / sigma already."""
     for i in range(x.size):
@@ -175,7 +164,7 @@ def chunk_gradient_sums(x, dy, part, line, e):
     clear(total)
     clear(along)
     for s in range(x.shape[0]):
-        line_gradient_sums(x[s], dy[s], line[0], line[1], line[2], line[3], total, along, e)
+        one_gradient_sums(x[s], dy[s], line[0], line[1], line[2], line[3], total, along, e)
     for c in range(total.size):
         part[c, 0] = wide(total[c])
         part[c, 1] = wide(along[c]) * wide(line[4, c])
@@ -194,12 +183,21 @@ def mean_lines(n, part, count, per_sample, groups, gamma, scale, bend, fixed, li
 
 
 @inline
-def chunk_gradient(x, dy, dx, line, e):
-    for j in range(x.shape[0]):
-        i = x.shape[0] - 1 - j
-        line_input_gradient(
-            x[i], dy[i], dx[i], line[0], line[1], line[2], line[3], line[4], line[5], line[6], e
-        )
+def chunk_gradient(x, dy, dx, n, first, last, line, e):
+    """Positions first to last of sample n; around the caches where dx is large."""
+    s, d, a, b, inverse, mean_h, slope = line[0], line[1], line[2], line[3], line[4], line[5], line[6]
+    channels = x.shape[2]
+    if not leaves_cache(dx) or channels > STREAM_BLOCK:
+        for i in range(first, last):
+            line_input_gradient(x[n, i], dy[n, i], dx[n, i], s, d, a, b, inverse, mean_h, slope, e)
+        return
+    block, step = stack_block(dx), STREAM_BLOCK // channels
+    for i in range(first, last, step):
+        count = min(step, last - i)
+        for k in range(count):
+            part = block[k * channels : k * channels + channels]
+            line_input_gradient(x[n, i + k], dy[n, i + k], part, s, d, a, b, inverse, mean_h, slope, e)
+        stream_run(dx, (n * x.shape[1] + i) * channels, block, count * channels)
 
 
 @cpu
@@ -234,7 +232,9 @@ def backward_lines(
                 chunk_gradient_sums(x[n, lo:hi], dy[n, lo:hi], part[n, k], line, e)
             if wanted:
                 mean_lines(n, part, wide(positions), True, groups, gamma, scale, bend, fixed, line)
-                chunk_gradient(x[n], dy[n], dx[n], line, e)
+                for k in range(chunks):
+                    lo, hi = bounds(positions, chunks, chunks - 1 - k)
+                    chunk_gradient(x, dy, dx, n, lo, hi, line, e)
     else:
         for j in prange(batch * chunks):
             n = j // chunks
@@ -249,5 +249,5 @@ def backward_lines(
                 lo, hi = bounds(positions, chunks, k)
                 line = lines[n, k]
                 mean_lines(n, part, wide(positions), per_sample, groups, gamma, scale, bend, fixed, line)
-                chunk_gradient(x[n, lo:hi], dy[n, lo:hi], dx[n, lo:hi], line, e)
+                chunk_gradient(x, dy, dx, n, lo, hi, line, e)
     parameter_sums(part, dgamma, dbeta)

@@ -13,6 +13,14 @@ so the two sums of each plane, kept in `part`, serve the parameters and, weighte
 """
 
 from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, real, wide
+from normcore.kernels.streaming import (
+    STREAM_BLOCK,
+    first_stop,
+    leaves_cache,
+    stack_block,
+    stream_run,
+)
+from normcore_normalization.channel_planes import gradient_sums, normalize_block, normalize_stream
 from normcore_normalization.channel_scalars import affine, centered, parameter
 from normcore_normalization.row_statistics import BLOCK, keep_row, row_statistics
 
@@ -54,15 +62,13 @@ def merge_row(r, part, positions, per_sample, groups, eps, shift, rest, scale, b
 
 
 @inline
-def normalize_block(x, y, s, d, a, b, e):
-    for i in range(x.size):
-        y[i] = epilogue(affine(x[i], s, d, a, b), e)
-
-
-@inline
-def normalize_plane(x, y, r, c, gamma, beta, shift, rest, scale, e):
-    a = scale[r] * parameter(gamma, c, 1)
-    normalize_block(x, y, shift[r], rest[r], a, parameter(beta, c, 0), e)
+def normalize_plane(x, y, r, c, gamma, beta, shift, rest, scale, far, e):
+    """far: around the caches."""
+    a, b = scale[r] * parameter(gamma, c, 1), parameter(beta, c, 0)
+    if far:
+        normalize_stream(x, y, shift[r], rest[r], a, b, e)
+    else:
+        normalize_block(x, y, shift[r], rest[r], a, b, e)
 
 
 @inline
@@ -76,6 +82,7 @@ def normalize_columns(x, y, gamma, beta, s, d, a, e):
 def forward_groups(x, flat, y, gamma, beta, shift, rest, scale, bend, groups, eps, e):
     """x, y (R, P, S); flat: x as (R, P * S)."""
     rows, width, positions = x.shape
+    far = leaves_cache(y)
     for r in prange(rows):
         mean, var = row_statistics(flat[r], eps * eps if bend.size > 0 else eps)
         keep_row(r, mean, var, eps, shift, rest, scale, bend)
@@ -85,10 +92,10 @@ def forward_groups(x, flat, y, gamma, beta, shift, rest, scale, bend, groups, ep
             normalize_columns(x[r, :, 0], y[r, :, 0], g, b, shift[r], rest[r], scale[r], e)
         elif gamma.size == 0:
             for p in range(width):
-                normalize_plane(x[r, p], y[r, p], r, p, gamma, beta, shift, rest, scale, e)
+                normalize_plane(x[r, p], y[r, p], r, p, gamma, beta, shift, rest, scale, far, e)
         else:
             for p in range(width):
-                normalize_plane(x[r, p], y[r, p], r, c0 + p, gamma, beta, shift, rest, scale, e)
+                normalize_plane(x[r, p], y[r, p], r, c0 + p, gamma, beta, shift, rest, scale, far, e)
 
 
 @cpu
@@ -118,20 +125,7 @@ def normalize_planes(x, y, gamma, beta, shift, rest, scale, per_sample, groups, 
         n = j // channels
         c = j - n * channels
         r = c // width + (n * groups if per_sample else 0)
-        normalize_plane(x[n, c], y[n, c], r, c, gamma, beta, shift, rest, scale, e)
-
-
-@inline(reassociate=True)
-def gradient_sums(x, dy, s, d, a, b, e):
-    """Sums of g and g * (x - mean) over one block."""
-    total = real(0)
-    along = real(0)
-    for i in range(x.size):
-        z = affine(x[i], s, d, a, b)
-        g = epilogue_gradient(z, z, dy[i], e)
-        total += g
-        along += g * centered(x[i], s, d)
-    return total, along
+        normalize_plane(x[n, c], y[n, c], r, c, gamma, beta, shift, rest, scale, leaves_cache(y), e)
 
 
 @inline
@@ -151,7 +145,7 @@ def plane_sums(x, dy, part, r, c, gamma, beta, shift, rest, scale, e):
     part[1] = along * wide(scale[r])
 
 
-@inline
+@inline(force=True)
 def input_gradient(x, dy, dx, s, d, a, b, inverse, factor, mean_h, slope, e):
     for i in range(x.size):
         z = affine(x[i], s, d, a, b)
@@ -160,12 +154,22 @@ def input_gradient(x, dy, dx, s, d, a, b, inverse, factor, mean_h, slope, e):
 
 
 @inline
-def plane_gradient(x, dy, dx, r, c, gamma, beta, shift, rest, scale, mean_h, slope, e):
-    """slope: the mean of h * xhat, times bend / sigma."""
+def plane_gradient(x, dy, dx, r, c, gamma, beta, shift, rest, scale, mean_h, slope, far, e):
+    """slope: the mean of h * xhat, times bend / sigma; far: around the caches."""
     factor = parameter(gamma, c, 1)
     a = scale[r] * factor
     b = parameter(beta, c, 0)
-    input_gradient(x, dy, dx, shift[r], rest[r], a, b, scale[r], factor, mean_h, slope, e)
+    s, d, inverse = shift[r], rest[r], scale[r]
+    if not far:
+        input_gradient(x, dy, dx, s, d, a, b, inverse, factor, mean_h, slope, e)
+        return
+    block = stack_block(dx)
+    lo, hi = 0, first_stop(dx)
+    while lo < dx.size:
+        part = block[: hi - lo]
+        input_gradient(x[lo:hi], dy[lo:hi], part, s, d, a, b, inverse, factor, mean_h, slope, e)
+        stream_run(dx, lo, block, hi - lo)
+        lo, hi = hi, min(dx.size, hi + STREAM_BLOCK)
 
 
 @inline
@@ -227,6 +231,7 @@ def backward_planes(
 ):
     """x, dy, dx (N, C, S); part (N, 1, C, 2), means (R, 2): scratch. fixed: the statistics were running ones."""
     batch, channels, positions = x.shape
+    far = leaves_cache(dx)
     width = channels // groups
     if per_sample and shift.size >= 8:  # a row's planes stay in the cache from one pass to the next
         for r in prange(shift.size):
@@ -240,7 +245,7 @@ def backward_planes(
                     mean_h, slope = real(0), real(0)
                 for c in range(c0, c0 + width):
                     p, q, o = x[n, c], dy[n, c], dx[n, c]
-                    plane_gradient(p, q, o, r, c, gamma, beta, shift, rest, scale, mean_h, slope, e)
+                    plane_gradient(p, q, o, r, c, gamma, beta, shift, rest, scale, mean_h, slope, far, e)
     else:
         for j in prange(batch * channels):
             n = j // channels
@@ -257,5 +262,7 @@ def backward_planes(
                 c = j - n * channels
                 r = c // width + (n * groups if per_sample else 0)
                 p, q, o = x[n, c], dy[n, c], dx[n, c]
-                plane_gradient(p, q, o, r, c, gamma, beta, shift, rest, scale, means[r, 0], means[r, 1], e)
+                plane_gradient(
+                    p, q, o, r, c, gamma, beta, shift, rest, scale, means[r, 0], means[r, 1], far, e
+                )
     parameter_sums(part, dgamma, dbeta)

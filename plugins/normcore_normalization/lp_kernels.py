@@ -1,6 +1,13 @@
 """lp_norm on the CPU. x (A, M, B), norms along M: rows where B is 1, else strips of B, one after the other in M."""
 
 from normcore.kernels import cpu, inline, prange, real, wide
+from normcore.kernels.streaming import (
+    STREAM_BLOCK,
+    first_stop,
+    leaves_cache,
+    stack_block,
+    stream_run,
+)
 from normcore_normalization.lp_scalars import KIND, inverse, norm_of, slope_at, term, ties
 
 BLOCK = 4096  # numbers of a row that are summed in the kernel's own precision before float64 takes over
@@ -8,7 +15,7 @@ ROWS = 64  # the same along M where B > 1
 STRIP = 256
 
 
-@inline(reassociate=True)
+@inline(reassociate=True, force=True)
 def terms(x):
     total = real(0)
     for i in range(x.size):
@@ -16,19 +23,30 @@ def terms(x):
     return total
 
 
-@inline
+@inline(force=True)
 def scale(x, y, factor):
     for i in range(x.size):
         y[i] = x[i] * factor
 
 
-@inline
+@inline(force=True)
+def stream_scaled(x, y, factor):
+    """scale around the caches."""
+    block = stack_block(y)
+    lo, hi = 0, first_stop(y)
+    while lo < y.size:
+        scale(x[lo:hi], block[: hi - lo], factor)
+        stream_run(y, lo, block, hi - lo)
+        lo, hi = hi, min(y.size, hi + STREAM_BLOCK)
+
+
+@inline(force=True)
 def add_terms(x, line):
     for i in range(line.size):
         line[i] += term(x[i])
 
 
-@inline
+@inline(force=True)
 def scale_each(x, y, factor):
     for i in range(x.size):
         y[i] = x[i] * factor[i]
@@ -48,16 +66,19 @@ def clear(a, value):
 
 
 @cpu
-def forward_rows(x, y, norm, p, eps):
-    """B = 1. norm (A, 1) float64."""
+def forward_rows(x, rows, y, norm, p, eps):
+    """x (A, M, 1), rows: x as (A, M); y (A, M), norm (A, 1) float64."""
     count = x.shape[1]
     for a in prange(x.shape[0]):
         total = wide(0)
         if KIND == 1 or KIND == 2:
             for lo in range(0, count, BLOCK):
-                total += wide(terms(x[a, lo : min(count, lo + BLOCK), 0]))
+                total += wide(terms(rows[a, lo : min(count, lo + BLOCK)]))
         norm[a, 0] = norm_of(x, a, 0, p, total)
-        scale(x[a, :, 0], y[a, :, 0], inverse(norm[a, 0], eps))
+        if leaves_cache(y):
+            stream_scaled(rows[a], y[a], inverse(norm[a, 0], eps))
+        else:
+            scale(rows[a], y[a], inverse(norm[a, 0], eps))
 
 
 @cpu
@@ -83,14 +104,20 @@ def forward_strips(x, y, norm, lines, p, eps):
             for b in range(lo, hi):
                 norm[a, b] = norm_of(x, a, b, p, norm[a, b])
                 line[b - lo] = inverse(norm[a, b], eps)
-            for m in range(x.shape[1]):
-                scale_each(x[a, m, lo:hi], y[a, m, lo:hi], line)
+            if leaves_cache(y):
+                block = stack_block(y)
+                for m in range(x.shape[1]):
+                    scale_each(x[a, m, lo:hi], block, line)
+                    stream_run(y, (a * x.shape[1] + m) * x.shape[2] + lo, block, hi - lo)
+            else:
+                for m in range(x.shape[1]):
+                    scale_each(x[a, m, lo:hi], y[a, m, lo:hi], line)
 
 
 # -- backward: dx = dy / d - (d norm / dx) * sum(dy * y) / d, d = max(norm, eps); the second term only if norm >= eps
 
 
-@inline(reassociate=True)
+@inline(reassociate=True, force=True)
 def product(x, dy, r):
     total = real(0)
     for i in range(x.size):
@@ -98,20 +125,21 @@ def product(x, dy, r):
     return total
 
 
-@inline
+@inline(force=True)
 def gradient_two(x, dy, dx, r, c):
     for i in range(x.size):
         dx[i] = dy[i] * r - x[i] * r * c
 
 
-@inline
+@inline(force=True)
 def gradient_any(x, dy, dx, r, c, n, p):
     for i in range(x.size):
         dx[i] = dy[i] * r - slope_at(x[i], n, p) * c
 
 
 @cpu
-def backward_rows(x, dy, dx, norm, p, eps):
+def backward_rows(x, rows, dy, dx, norm, p, eps):
+    """x (A, M, 1), rows: x as (A, M); dy, dx (A, M)."""
     count = x.shape[1]
     for a in prange(x.shape[0]):
         n = norm[a, 0]
@@ -119,29 +147,29 @@ def backward_rows(x, dy, dx, norm, p, eps):
         along = wide(0)
         for lo in range(0, count, BLOCK):
             hi = min(count, lo + BLOCK)
-            along += wide(product(x[a, lo:hi, 0], dy[a, lo:hi, 0], r))
+            along += wide(product(rows[a, lo:hi], dy[a, lo:hi], r))
         c = real(0)
         if not n < eps and n != wide(0):
             c = real(along / n / ties(x, a, 0, n))
         if KIND == 2:
-            gradient_two(x[a, :, 0], dy[a, :, 0], dx[a, :, 0], r, c)
+            gradient_two(rows[a], dy[a], dx[a], r, c)
         else:
-            gradient_any(x[a, :, 0], dy[a, :, 0], dx[a, :, 0], r, c, n, p)
+            gradient_any(rows[a], dy[a], dx[a], r, c, n, p)
 
 
-@inline
+@inline(force=True)
 def add_products(x, dy, r, line):
     for i in range(line.size):
         line[i] += dy[i] * (x[i] * r[i])
 
 
-@inline
+@inline(force=True)
 def gradient_two_each(x, dy, dx, r, c):
     for i in range(x.size):
         dx[i] = dy[i] * r[i] - x[i] * r[i] * c[i]
 
 
-@inline
+@inline(force=True)
 def gradient_any_each(x, dy, dx, r, c, n, p):
     for i in range(x.size):
         dx[i] = dy[i] * r[i] - slope_at(x[i], n[i], p) * c[i]

@@ -93,7 +93,8 @@ class LpNorm(
         shape, norm = self._view(t)
         x, y = t.x.reshape(shape), t.y.reshape(shape)
         if shape[2] == 1:
-            forward_rows.with_constants(KIND=self._kind())[t](x, y, norm, float(self.p), self.eps)
+            forward = forward_rows.with_constants(KIND=self._kind())
+            forward[t](x, x.reshape(shape[:2]), y.reshape(shape[:2]), norm, float(self.p), self.eps)
         else:
             forward = forward_strips.with_constants(KIND=self._kind())
             forward[t](x, y, norm, t.lines, float(self.p), self.eps)
@@ -104,7 +105,8 @@ class LpNorm(
         shape, norm = self._view(t)
         x, dy, dx = t.x.reshape(shape), t.dy.reshape(shape), t.dx.reshape(shape)
         if shape[2] == 1:
-            backward_rows.with_constants(KIND=self._kind())[t](x, dy, dx, norm, float(self.p), self.eps)
+            rows = [a.reshape(shape[:2]) for a in (x, dy, dx)]
+            backward_rows.with_constants(KIND=self._kind())[t](x, *rows, norm, float(self.p), self.eps)
         else:
             backward = backward_strips.with_constants(KIND=self._kind())
             backward[t](x, dy, dx, norm, t.lines, t.totals, float(self.p), self.eps)

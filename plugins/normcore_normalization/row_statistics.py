@@ -1,8 +1,8 @@
 """Statistics of one contiguous row on the CPU, and what is kept of them; shared by all norms of one sample.
 
 A row is any stretch of memory that shares one mean and one variance: a token's features, an image's group of
-channels. Sums run in blocks that fit the L1 cache, relative to the mean of the first block, and are added in
-float64; where the outcome cannot be trusted (values near 1e30, a first block unlike the rest) the row is summed
+channels. Sums run in blocks that fit the L1 cache, relative to the mean of the first values, and are added in
+float64; where the outcome cannot be trusted (values near 1e30, first values unlike the rest) the row is summed
 once more in float64.
 """
 
@@ -11,10 +11,11 @@ import math
 from normcore.kernels import inline, real, wide
 from normcore_normalization.channel_scalars import INFINITY, centered, trusted
 
+FIRST = 128  # values whose mean is the shift; more would cost short rows a whole pass
 BLOCK = 4096  # values summed in the kernel's own precision before float64 takes over; 16 KB fit the L1 cache
 
 
-@inline(reassociate=True)
+@inline(reassociate=True, force=True)
 def shifted_sums(x, s):
     """Sums of u and u^2 for u = x - s, in the kernel's precision."""
     total = real(0)
@@ -26,7 +27,7 @@ def shifted_sums(x, s):
     return total, squares
 
 
-@inline(reassociate=True)
+@inline(reassociate=True, force=True)
 def shifted_sum(x, s):
     total = real(0)
     for i in range(x.size):
@@ -34,7 +35,7 @@ def shifted_sum(x, s):
     return total
 
 
-@inline(reassociate=True)
+@inline(reassociate=True, force=True)
 def square_sum(x):
     squares = real(0)
     for i in range(x.size):
@@ -42,7 +43,7 @@ def square_sum(x):
     return squares
 
 
-@inline(reassociate=True)
+@inline(reassociate=True, force=True)
 def shifted_sum_wide(x, s):
     total = wide(0)
     for i in range(x.size):
@@ -50,7 +51,7 @@ def shifted_sum_wide(x, s):
     return total
 
 
-@inline(reassociate=True)
+@inline(reassociate=True, force=True)
 def square_sum_wide(x, mean):
     squares = wide(0)
     for i in range(x.size):
@@ -63,7 +64,7 @@ def square_sum_wide(x, mean):
 def row_statistics(x, eps):
     """Mean and biased variance of the row x, in float64. eps: what will be added to the variance."""
     count = wide(x.size)
-    first = x[: min(x.size, BLOCK)]
+    first = x[: min(x.size, FIRST)]
     s = first[0] + shifted_sum(first, first[0]) / real(first.size)
     total = wide(0)
     squares = wide(0)

@@ -207,8 +207,9 @@ def test_a_fused_relu_is_relu_of_the_output(memory_format):
     y = plain.forward(x).copy()
     dx = plain.backward(np.where(y > 0, dy, 0)).copy()
     assert np.array_equal(fused.forward(x), np.maximum(y, 0))
-    assert np.array_equal(fused.backward(dy), dx)
-    assert np.array_equal(fused.gradients["gamma"], plain.gradients["gamma"])
+    # Two kernels, in which the compiler may add the sums over a channel in different orders.
+    np.testing.assert_allclose(fused.backward(dy), dx, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(fused.gradients["gamma"], plain.gradients["gamma"], rtol=1e-6, atol=1e-6)
 
 
 # -- PyTorch -----------------------------------------------------------------------------------------------

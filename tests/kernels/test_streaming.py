@@ -1,0 +1,86 @@
+"""Blocks moved around the caches: whole and part lines at every offset, and the same bits as by ordinary stores."""
+
+import numpy as np
+import pytest
+from normcore_normalization import (
+    channel_layers,
+    feature_rows,
+    group_lines,
+    group_planes,
+    lp_norm,
+)
+
+import normcore
+from normcore.kernels import cpu, inline, variant
+from normcore.kernels.streaming import STREAM_BLOCK, first_stop, stack_block, stream_run
+
+
+class Run:
+    """What kernels are chosen by."""
+
+    def __init__(self, dtype):
+        self.variant = variant(dtype, parallel=False)
+
+
+@inline
+def doubled(x, y):
+    for i in range(y.size):
+        y[i] = x[i] + x[i]
+
+
+@inline(force=True)
+def stream_doubled(x, y):
+    block = stack_block(y)
+    lo, hi = 0, first_stop(y)
+    while lo < y.size:
+        doubled(x[lo:hi], block[: hi - lo])
+        stream_run(y, lo, block, hi - lo)
+        lo, hi = hi, min(y.size, hi + STREAM_BLOCK)
+
+
+@cpu
+def _stream_doubled(x, y):
+    stream_doubled(x, y)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_offset_and_length(dtype):
+    x = np.arange(3000, dtype=dtype)
+    for offset in range(17):
+        for count in (0, 1, 3, 15, 16, 17, 40, STREAM_BLOCK - 1, STREAM_BLOCK, 2 * STREAM_BLOCK + 21):
+            found = np.full(3000, -1, dtype)
+            _stream_doubled[Run(dtype)](x[:count], found[offset : offset + count])
+            expected = np.full(3000, -1, dtype)
+            expected[offset : offset + count] = 2 * x[:count]
+            np.testing.assert_array_equal(found, expected)
+
+
+CASES = (
+    ("batch_norm", "channels_first", channel_layers, "forward_planes", "backward_planes"),
+    ("batch_norm", "channels_last", channel_layers, "forward_lines", "backward_lines"),
+    ("layer_norm", "channels_first", feature_rows, "forward_rows", "backward_rows"),
+    ("instance_norm", "channels_first", group_planes, "forward_groups", "backward_planes"),
+    ("instance_norm", "channels_last", group_lines, "forward_lines", "backward_lines"),
+    ("lp_norm", "channels_first", lp_norm, "forward_strips", None),
+    ("lp_norm", "channels_last", lp_norm, "forward_rows", None),
+)
+
+
+@pytest.mark.parametrize(("op", "format", "module", "forward", "backward"), CASES)
+def test_same_bits_as_ordinary_stores(op, format, module, forward, backward, monkeypatch):
+    """Planes of more than a block, which begin anywhere in a line."""
+    shape = (9, 5, 33, 37)
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal(shape, np.float32), rng.standard_normal(shape, np.float32)
+
+    def results():
+        layer = normcore.layer(op, shape, memory_format=format)
+        return np.array(layer.forward(x, training=True)), np.array(layer.backward(dy))
+
+    ordinary = results()
+    for name in filter(None, (forward, backward)):
+        kernel = getattr(module, name).with_constants(STREAM_BYTES=0)
+        assert "STREAM_BYTES = 0" in kernel.text(variant("float32"))
+        monkeypatch.setattr(module, name, kernel)
+    for found, expected in zip(results(), ordinary, strict=True):
+        np.testing.assert_array_equal(found, expected)
