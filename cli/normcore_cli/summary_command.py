@@ -63,8 +63,9 @@ def command(
     ]
     headers = ("layer", "op", "output", "parameters", "FLOPs", "memory", "format", "fused")
     click.echo(table(headers, cells, right=(3, 4, 5)))
-    planned = size(totals["planned_bytes"])
+    planned, flops = size(totals["planned_bytes"]), count(totals["flops"])
+    flops += "FLOPs" if flops[-1].isalpha() else " FLOPs"  # 4.5 GFLOPs, 120,832 FLOPs
     click.echo(
-        f"\n{totals['parameters']:,} parameters, {count(totals['flops'])}FLOPs forward, "
+        f"\n{totals['parameters']:,} parameters, {flops} forward, "
         f"{size(totals['activation_bytes'])} of activations; training shares {planned} among all buffers"
     )
