@@ -28,7 +28,7 @@ REGISTERS = {
     "batch_renorm": 128,
     "layer_norm": 144,  # rows that a block shares
     "rms_norm": 144,
-    "group_norm": 144,
+    "group_norm": 160,
     "instance_norm": 144,
     "mean_variance_norm": 144,
     "dynamic_tanh": 104,
