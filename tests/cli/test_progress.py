@@ -1,6 +1,7 @@
 """What the user sees while a network trains, line by line, and in a terminal."""
 
 import io
+from types import SimpleNamespace
 from typing import Any
 
 from normcore_cli import progress
@@ -53,8 +54,6 @@ def test_without_a_cache_none_is_promised(monkeypatch: Any) -> None:
 
 
 def test_only_kernels_that_compile_are_announced() -> None:
-    from types import SimpleNamespace
-
     import numba
 
     from normcore.training.warm_up import _before_compiling
@@ -72,7 +71,7 @@ def test_only_kernels_that_compile_are_announced() -> None:
 
 def test_steps_and_epochs(monkeypatch: Any) -> None:
     view, out, clock = plain(monkeypatch)
-    view.begin(None)
+    view.begin(SimpleNamespace(run=None))
     view.step(STEP)
     clock.now += 20
     view.step(STEP)

@@ -363,7 +363,15 @@ def test_fifty_epochs_do_not_drift():
     assert_same(epoch(loader, 50), epoch(Loader(DATA, 32, everything(), workers=1), 50))
 
 
-def test_interrupt_while_waiting_for_a_slow_worker():
+@pytest.fixture
+def interruptible():
+    """SIGINT raises KeyboardInterrupt; a process that a shell starts in its background would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_interrupt_while_waiting_for_a_slow_worker(interruptible):
     """Ctrl-C reaches a consumer that waits for a batch, at once, and the worker ends."""
 
     class Slow(Failing):
