@@ -19,6 +19,7 @@ Source: Zhu, Chen, He, LeCun and Liu 2025, "Transformers without normalization",
 """
 
 import math
+from functools import cache
 
 import numpy as np
 
@@ -37,6 +38,12 @@ CHUNKS, STRIPS = 16, 16  # into which backward cuts rows and columns at most
 STRIP = (
     1024  # columns of a strip, at most: three sums of them and the rows they come from stay in the L1 cache
 )
+
+
+@cache
+def rows_together(rows: int, columns: int) -> int:
+    """Rows that the CPU takes as one: the vectors of a short row leave much of it to single elements."""
+    return next(k for k in range(max(1, min(rows, STRIP // max(1, columns))), 0, -1) if rows % k == 0)
 
 
 class DynamicTanh(
@@ -67,6 +74,7 @@ class DynamicTanh(
         Sample("the last two of four", shape=(2, 3, 4, 5), params={"axis": 2}),
         Sample("alpha alone", shape=(4, 3, 5), params={"affine": False}),
         Sample("rows beyond one block", shape=(150, 3)),
+        Sample("a prime number of short rows", shape=(67, 3, 5), params={"axis": 2}),
     )
     error_samples = (
         ErrorSample("alpha is not a number", {"alpha": math.nan}, None, "alpha"),
@@ -92,9 +100,10 @@ class DynamicTanh(
             )
         spanned = Array(x.shape[axis:])
         columns = math.prod(x.shape[axis:])
-        if rank > 2 and axis > 1:  # channels last, every column comes once for each channel
-            columns *= x.shape[1]
-        chunks = max(1, min(CHUNKS, x.size // max(1, math.prod(x.shape[axis:])) // 16))
+        # Channels last, every column comes once for each channel.
+        widths = (columns, columns * x.shape[1]) if rank > 2 and axis > 1 else (columns,)
+        columns = max(width * rows_together(x.size // max(1, width), width) for width in widths)
+        chunks = max(1, min(CHUNKS, x.size // max(1, columns) // 16))
         strips = max(1, min(64, -(-columns // STRIP)))
         parameters = {"alpha": Array((1,), init={"constant": {"value": self.alpha}})}
         if self.affine:
@@ -103,7 +112,7 @@ class DynamicTanh(
             y=x.shape,
             parameters=parameters,
             workspace={
-                "spread": Array((2, columns if self.affine and rank > 2 else 0)),
+                "spread": Array((2, columns if self.affine else 0)),
                 "lines": Array((chunks * strips, 3, -(-columns // strips))),
                 "sums": Array((chunks, 3, columns), "float64"),
             },
@@ -157,11 +166,14 @@ class DynamicTanh(
         """x and another array as (rows, columns), and gamma and beta column by column, or empty."""
         positions, channels, spans = self._order(t)
         columns = positions * channels
-        shape = (t.x.size // max(1, columns), columns)
+        rows = t.x.size // max(1, columns)
+        together = rows_together(rows, columns) if t.device.name == "cpu" else 1
+        shape = (rows // together, together * columns)
         gamma = beta = t.alpha[:0]
         if self.affine:
             gamma, beta = t.gamma.reshape(-1), t.beta.reshape(-1)
-            if channels > 1:
+            if channels > 1 or together > 1:
+                columns *= together
                 given = (gamma, beta)
                 gamma, beta = t.spread[0, :columns], t.spread[1, :columns]
                 if t.device.name == "cpu":

@@ -1,8 +1,9 @@
 """Kernels of dynamic_tanh. x (rows, columns); gamma and beta come column by column, or empty.
 
-Columns are in memory order. Where that is not the parameters' order (channels last), `spread` lays the parameters
-out by columns and `collect` brings gradients back: column s * channels + c belongs to parameter c * positions + s
-if the parameters span channels, else to parameter s for every c.
+Columns are in memory order. Where that is not the parameters' order (channels last), or where a row of x is several
+short ones, `spread` lays the parameters out by columns and `collect` brings gradients back: of each of the short rows,
+column s * channels + c belongs to parameter c * positions + s if the parameters span channels, else to parameter s
+for every c.
 """
 
 import math
@@ -127,38 +128,42 @@ def backward_rows(x, dy, dx, alpha, gamma, lines, sums, wanted):
 
 @cpu
 def spread(gamma, beta, by_column, beta_by_column, positions, channels, spans):
-    for s in range(positions):
-        for c in range(channels):
-            i = c * positions + s if spans else s
-            by_column[s * channels + c] = gamma[i]
-            beta_by_column[s * channels + c] = beta[i]
+    columns = positions * channels
+    for start in range(0, by_column.size, columns):
+        for s in range(positions):
+            for c in range(channels):
+                i = c * positions + s if spans else s
+                by_column[start + s * channels + c] = gamma[i]
+                beta_by_column[start + s * channels + c] = beta[i]
 
 
 @inline
-def column_total(sums, j, column):
+def column_total(sums, j, column, columns):
     total = wide(0)
     for k in range(sums.shape[0]):
-        total += sums[k, j, column]
+        for i in range(column, sums.shape[2], columns):
+            total += sums[k, j, i]
     return total
 
 
 @inline
 def parameter_total(sums, j, i, positions, channels, spans):
     """The sum of all that belongs to parameter i."""
+    columns = positions * channels
     if spans:
         c = i // positions
-        return column_total(sums, j, (i - c * positions) * channels + c)
+        return column_total(sums, j, (i - c * positions) * channels + c, columns)
     total = wide(0)
     for c in range(channels):
-        total += column_total(sums, j, i * channels + c)
+        total += column_total(sums, j, i * channels + c, columns)
     return total
 
 
 @cpu
 def collect(sums, dalpha, dgamma, dbeta, positions, channels, spans):
     slope = wide(0)
-    for column in range(sums.shape[2]):
-        slope += column_total(sums, 2, column)
+    for column in range(positions * channels):
+        slope += column_total(sums, 2, column, positions * channels)
     dalpha[0] = real(slope)
     for i in range(dgamma.size):
         dgamma[i] = real(parameter_total(sums, 0, i, positions, channels, spans))
