@@ -53,6 +53,11 @@ def first_stop(y):
     return min(y.size, STREAM_BLOCK - behind)
 
 
+def around_caches(builder: Any, store: Any) -> None:
+    """Give a store of a whole aligned vector the non-temporal hint."""
+    store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(I32, 1)]))
+
+
 def _emit_block(context: Any, builder: Any, signature: Any, values: Any) -> Any:
     element, size = element_of(signature.args[0])
     data = cgutils.alloca_once(builder, element, size=number(STREAM_BLOCK))
@@ -77,14 +82,13 @@ def _emit_stream(context: Any, builder: Any, signature: Any, values: Any) -> Non
     def emit(b: Any, arguments: Any) -> None:
         """Elements up to a line of the target, whole lines, the elements that are left."""
         to, of, extent = arguments
-        hint = b.module.add_metadata([ir.Constant(I32, 1)])
 
         def move(offset: Any, kind: Any, whole: bool) -> None:
             value = b.load(b.inttoptr(b.add(of, offset), kind.as_pointer()), align=size)
             place = b.inttoptr(b.add(to, offset), kind.as_pointer())
             written = b.store(value, place, align=VECTOR_BYTES if whole else size)
             if whole:
-                written.set_metadata("nontemporal", hint)
+                around_caches(b, written)
 
         ahead = b.and_(b.sub(number(0), to), number(LINE_BYTES - 1))
         ahead = b.select(b.icmp_signed("<", ahead, extent), ahead, extent)

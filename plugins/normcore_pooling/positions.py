@@ -14,7 +14,6 @@ from normcore.kernels import cpu, inline, prange, real, wide
 from normcore.kernels.gather import (
     pick_largest,
     pick_smallest,
-    settle,
     sum_divided,
     sum_matching,
     sum_squares,
@@ -136,7 +135,6 @@ def reduce_positions(
                 reduce_terms(
                     x, y, arg, to, places, taps, weight, terms, count, length, y_step, x_step, tables[k + 4]
                 )  # fmt: skip
-        settle()
 
 
 # -- what a layer binds ------------------------------------------------------------------------------------
