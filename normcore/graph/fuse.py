@@ -58,7 +58,7 @@ def _move_behind_extremes(graph: Graph, training: bool) -> Graph:
         then = _replaced(moved, picking.outputs, moved.covers, inputs=[small], plan=plan)
         swapped = {id(moved): [], id(picking): [first, then]}
         nodes = [new for node in graph.nodes for new in swapped.get(id(node), [node])]
-        graph = Graph(nodes, graph.input, graph.output)
+        graph = replace(graph, nodes=nodes)
     return graph
 
 

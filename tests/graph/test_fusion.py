@@ -115,6 +115,16 @@ def test_what_stays_before_maxima():
     assert order([SPREAD, "relu", indices, unpool])[:3] == ["dropout1", "relu1", "max_pool1"]
 
 
+def test_moving_keeps_the_lengths_of_sequences():
+    """relu runs behind a pool along the features; the recurrent layer still reads the lengths."""
+    layers = ["relu", {"max_pool": 2}, {"gru": {"hidden_size": 3}, "inputs": ["max_pool1", "lengths"]}]
+    graph = network(layers, shape=(5, 8))._graph(2)
+    assert graph.lengths is not None
+    fused = fuse(graph, training=True)
+    assert [path for node in fused.nodes for path in node.covers][:2] == ["max_pool1", "relu1"]
+    assert fused.lengths is graph.lengths
+
+
 @pytest.mark.parametrize("pool", [POOL, {"min_pool": {"kernel_size": 2, "stride": 1}}, "global_max_pool"])
 @pytest.mark.parametrize("name", ["relu", "relu6"])
 def test_moving_changes_no_number(name, pool):
