@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from normcore.elementwise_ops import CHUNK, ElementwiseOp, Scalars
+from normcore.elementwise_kernels import CHUNK, Scalars
+from normcore.elementwise_ops import ElementwiseOp
 from normcore.kernels import CudaKernel, Kernel
 from normcore.kernels.function import Function
 from normcore.kernels.warps import block_sum

@@ -14,7 +14,8 @@ only a zero may change its sign, and a gradient that is not finite may reach ano
 
 from dataclasses import replace
 
-from normcore.elementwise_ops import Chain, ElementwiseOp, FusedChain
+from normcore.elementwise_kernels import Chain
+from normcore.elementwise_ops import ElementwiseOp, FusedChain
 from normcore.graph.nodes import Graph, Node, Value
 
 

@@ -27,7 +27,7 @@ class Variant:
     dtype: str
     parallel: bool = True
     compiled: bool = True
-    chain: Any = None  # normcore.elementwise_ops.Chain fused into the kernel, or None
+    chain: Any = None  # normcore.elementwise_kernels.Chain fused into the kernel, or None
     storage: str = ""  # "float16" or "bfloat16" where arrays hold 16 bits and dtype is the arithmetic's
 
 
@@ -157,7 +157,7 @@ class Kernel:
 
     def written_out(self, entry: Function, variant: Variant) -> str:
         """The module of `entry` and all it reaches."""
-        from normcore.elementwise_ops import placeholders
+        from normcore.elementwise_kernels import placeholders
         from normcore.kernels.scalar_math import CPU_MATH
 
         functions = CPU_MATH[variant.dtype] if self.target == "cpu" else {}
