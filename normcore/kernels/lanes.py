@@ -16,7 +16,7 @@ arrays become registers (tests/cuda/test_ptx.py looks at that).
 """
 
 from normcore.kernels import LANES, cu, inline, wide
-from normcore.kernels.packs import aligned, load_one, read_pack, store_one, write_pack
+from normcore.kernels.packs import PACK_BYTES, aligned, load_one, read_pack, store_one, write_pack
 from normcore.kernels.warps import ALL
 
 
@@ -38,9 +38,29 @@ def inside(i, lo, hi):
 
 
 @inline
+def packed(x, i, lo, hi):
+    """Whether the slot at i lies in lo..hi whole and is aligned in x."""
+    return i >= lo and i + LANES <= hi and aligned(x, i)
+
+
+@inline
+def split(i, size):
+    """(i // size, i % size) with one division."""
+    quotient = i // size
+    return quotient, i - quotient * size
+
+
+@inline
+def stepped(i, step, size):
+    """(i + step) % size, and 1 where that wrapped, else 0, for i < size and step <= size: no division."""
+    i += step
+    return (i - size, 1) if i >= size else (i, 0)
+
+
+@inline
 def take(x, i, lo, hi, v):
     """v[j] = x[i + j] where i + j lies in lo..hi; the other lanes stay."""
-    if i >= lo and i + LANES <= hi and aligned(x, i):
+    if packed(x, i, lo, hi):
         read_pack(x, i, v)
     else:
         for j in range(LANES):
@@ -51,7 +71,7 @@ def take(x, i, lo, hi, v):
 @inline
 def give(y, i, lo, hi, v):
     """y[i + j] = v[j] where i + j lies in lo..hi."""
-    if i >= lo and i + LANES <= hi and aligned(y, i):
+    if packed(y, i, lo, hi):
         write_pack(y, i, v)
     else:
         for j in range(LANES):
@@ -62,7 +82,7 @@ def give(y, i, lo, hi, v):
 @inline
 def take_real(p, i, v):
     """v[j] = p[i + j] where p has it, for a parameter or statistic, held in the kernel's own precision."""
-    if i >= 0 and i + LANES <= p.size and aligned(p, i):
+    if packed(p, i, 0, p.size):
         read_pack(p, i, v)
         if LANES == 8:
             read_pack(p, i + 4, v[4:])
@@ -144,9 +164,13 @@ def column_sums(sums, width, out, first):
         out[first + column] = total
 
 
-def width_of(columns: int, lanes: int) -> int:
-    """Threads side by side that take a row of this many columns, `lanes` each: a power of two, at most 32."""
+def tiles_of(columns: int, itemsize: int) -> tuple[int, int]:
+    """(width, tiles): the threads side by side that take a row of so many columns, 16 bytes each, and the blocks.
+
+    The width is a power of two, at most 32.
+    """
+    lanes = PACK_BYTES // itemsize
     width = 1
     while width < 32 and width * lanes < columns:
         width *= 2
-    return width
+    return width, -(-columns // (width * lanes))

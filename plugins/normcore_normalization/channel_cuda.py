@@ -8,7 +8,7 @@ A channel's element q lies at (q // inner * C + c) * inner + q % inner of the fl
 import numpy as np
 
 from normcore.kernels import cu, cuda, real, wide
-from normcore.kernels.lanes import width_of
+from normcore.kernels.lanes import tiles_of
 from normcore.kernels.packs import PACK_BYTES, load_one
 from normcore.kernels.warps import block_sum
 from normcore_normalization.channel_planes import keep_statistics, move_running
@@ -24,7 +24,13 @@ from normcore_normalization.channel_rows_cuda import (
     rows_normalize_cuda,
     rows_sums_cuda,
 )
-from normcore_normalization.channel_scalars import THREADS, keep_change, trusted, weight_gradient
+from normcore_normalization.channel_scalars import (
+    THREADS,
+    chunk_totals,
+    keep_change,
+    trusted,
+    weight_gradient,
+)
 
 BLOCKS = 2048  # of a launch that a block's start shall not weigh on; several for each multiprocessor there is
 
@@ -42,11 +48,7 @@ def finish_cuda(
     scratch = cu.shared.array(32, np.float64)
     count = x.size // channels
     m = wide(count)
-    total = wide(0)
-    squares = wide(0)
-    for k in range(sums.shape[0]):
-        total += sums[k, 0, c]
-        squares += sums[k, 1, c]
+    total, squares = chunk_totals(sums, c)
     mean = wide(shift[c]) + total / m
     var = (squares - total * total / m) / m
     if not trusted(total, squares, m, eps):
@@ -83,11 +85,7 @@ def running_cuda(running_mean, running_var, shift, rest, scale, eps):
 def parameter_gradients_cuda(sums, dgamma, dbeta, scale, change, mean_g, slope, share):
     """Merge the sums of g and of g * (x - mean). mean_g, slope: dx takes mean_g + (x - mean) * slope out of g."""
     for c in range(cu.grid(1), scale.size, cu.gridsize(1)):
-        total = wide(0)
-        products = wide(0)
-        for k in range(sums.shape[0]):
-            total += sums[k, 0, c]
-            products += sums[k, 1, c]
+        total, products = chunk_totals(sums, c)
         products *= wide(scale[c])
         if dgamma.size > 0:
             dgamma[c] = real(weight_gradient(c, total, products, change))
@@ -107,8 +105,8 @@ class Extent:
         self.channels = x.shape[1]
         self.length = 1 if self.rows else x.shape[2]
         lanes = PACK_BYTES // x.itemsize
-        self.width = width_of(self.channels, lanes)
-        self.tiles = -(-self.channels // (self.width * lanes)) if self.rows else self.channels
+        self.width, tiles = tiles_of(self.channels, x.itemsize)
+        self.tiles = tiles if self.rows else self.channels
         self.slots = x.size // lanes + (0 if self.length % lanes == 0 else x.size // self.length)
         steps = -(-x.shape[0] // (THREADS // self.width))
         self.chunks = max(1, min(steps, -(-BLOCKS // self.tiles)))

@@ -4,62 +4,55 @@ each sample and channel. A thread takes a slot of a plane, 16 bytes where they a
 import numpy as np
 
 from normcore.kernels import LANES, cu, cuda, epilogue, epilogue_gradient, inline, real, wide
-from normcore.kernels.lanes import give, inside, slot_at, slots_of, take
+from normcore.kernels.lanes import give, inside, slot_at, slots_of, split, stepped, take
 from normcore.kernels.packs import load_one
 from normcore.kernels.warps import block_sum
 from normcore_normalization.channel_scalars import affine, centered, weights
+from normcore_normalization.teams_cuda import slot_sums
 
 
 @inline
-def part_of(batch, length, chunks, k):
-    """Where this thread begins in chunk k of a channel, and where the chunk ends: both count slots."""
-    pairs = batch * slots_of(length)
-    step = (pairs + chunks - 1) // chunks
-    return k * step + cu.threadIdx.x, min(pairs, k * step + step)
+def part_of(x, length, sums):
+    """(k, c): the block's part of a channel; where this thread begins in it and where it ends, both in slots."""
+    chunks, channels = sums.shape[0], sums.shape[2]
+    k, c = split(cu.blockIdx.x, channels)
+    slots = x.size // (channels * length) * slots_of(length)
+    step = (slots + chunks - 1) // chunks
+    return k, c, k * step + cu.threadIdx.x, min(slots, k * step + step)
+
+
+@inline
+def keep_sums(total, products, scratch, out, c):
+    """Adds up two sums over the block, into out (2, C)."""
+    total = block_sum(total, scratch)
+    products = block_sum(products, scratch)
+    if cu.threadIdx.x == 0:
+        out[0, c] = total
+        out[1, c] = products
 
 
 @cuda
 def planes_sums_cuda(x, length, shift, sums):
     """Block (k, c) sums part k of channel c, relative to the channel's first value."""
-    channels, chunks = shift.size, sums.shape[0]
-    k = cu.blockIdx.x // channels
-    c = cu.blockIdx.x - k * channels
     scratch = cu.shared.array(32, np.float64)
     v = cu.local.array(LANES, real)
+    k, c, begin, last = part_of(x, length, sums)
     slots = slots_of(length)
-    q, last = part_of(x.size // (channels * length), length, chunks, k)
-    n = q // slots
-    slot = q - n * slots
-    down = cu.blockDim.x // slots
-    along = cu.blockDim.x - down * slots
+    n, slot = split(begin, slots)
+    down, along = split(cu.blockDim.x, slots)
     s = load_one(x, c * length)
     total = wide(0)
     squares = wide(0)
-    while q < last:
-        lo = (n * channels + c) * length
-        i = slot_at(lo, slot)
-        take(x, i, lo, lo + length, v)
-        u_sum = real(0)
-        square_sum = real(0)
-        for j in range(LANES):
-            if inside(i + j, lo, lo + length):
-                u = v[j] - s
-                u_sum += u
-                square_sum += u * u
-        total += wide(u_sum)
-        squares += wide(square_sum)
-        q += cu.blockDim.x
-        n += down
-        slot += along
-        if slot >= slots:
-            slot -= slots
-            n += 1
-    total = block_sum(total, scratch)
-    squares = block_sum(squares, scratch)
+    for _ in range(begin, last, cu.blockDim.x):
+        lo = (n * shift.size + c) * length
+        u_sum, square_sum = slot_sums(x, slot_at(lo, slot), lo, lo + length, s, v)
+        total += u_sum
+        squares += square_sum
+        slot, wrapped = stepped(slot, along, slots)
+        n += down + wrapped
+    keep_sums(total, squares, scratch, sums[k], c)
     if cu.threadIdx.x == 0:
         shift[c] = s
-        sums[k, 0, c] = total
-        sums[k, 1, c] = squares
 
 
 @inline
@@ -71,24 +64,19 @@ def gradient_terms(x, dy, s, d, a, b, e):
 
 @cuda
 def planes_gradient_sums_cuda(x, dy, length, gamma, beta, shift, rest, scale, change, sums, e):
-    channels, chunks = shift.size, sums.shape[0]
-    k = cu.blockIdx.x // channels
-    c = cu.blockIdx.x - k * channels
     scratch = cu.shared.array(32, np.float64)
     v = cu.local.array(LANES, real)
     dv = cu.local.array(LANES, real)
+    k, c, begin, last = part_of(x, length, sums)
     slots = slots_of(length)
-    q, last = part_of(x.size // (channels * length), length, chunks, k)
-    n = q // slots
-    slot = q - n * slots
-    down = cu.blockDim.x // slots
-    along = cu.blockDim.x - down * slots
+    n, slot = split(begin, slots)
+    down, along = split(cu.blockDim.x, slots)
     s, d = shift[c], rest[c]
     a, b = weights(c, gamma, beta, scale, change)
     total = wide(0)
     products = wide(0)
-    while q < last:
-        lo = (n * channels + c) * length
+    for _ in range(begin, last, cu.blockDim.x):
+        lo = (n * shift.size + c) * length
         i = slot_at(lo, slot)
         take(x, i, lo, lo + length, v)
         take(dy, i, lo, lo + length, dv)
@@ -101,34 +89,21 @@ def planes_gradient_sums_cuda(x, dy, length, gamma, beta, shift, rest, scale, ch
                 product_sum += g * u
         total += wide(g_sum)
         products += wide(product_sum)
-        q += cu.blockDim.x
-        n += down
-        slot += along
-        if slot >= slots:
-            slot -= slots
-            n += 1
-    total = block_sum(total, scratch)
-    products = block_sum(products, scratch)
-    if cu.threadIdx.x == 0:
-        sums[k, 0, c] = total
-        sums[k, 1, c] = products
+        slot, wrapped = stepped(slot, along, slots)
+        n += down + wrapped
+    keep_sums(total, products, scratch, sums[k], c)
 
 
 @cuda
 def planes_normalize_cuda(x, y, length, gamma, beta, shift, rest, scale, change, e):
-    channels = shift.size
     v = cu.local.array(LANES, real)
     slots = slots_of(length)
-    step = cu.gridsize(1)
-    q = cu.grid(1)
-    plane = q // slots
-    slot = q - plane * slots
-    planes = step // slots
-    along = step - planes * slots
-    down = planes % channels
-    c = plane % channels
-    lo = plane * length
-    while lo < x.size:
+    plane, slot = split(cu.grid(1), slots)
+    down, along = split(cu.gridsize(1), slots)
+    c = plane % shift.size
+    next_c = down % shift.size
+    while plane * length < x.size:
+        lo = plane * length
         i = slot_at(lo, slot)
         take(x, i, lo, lo + length, v)
         s, d = shift[c], rest[c]
@@ -136,34 +111,23 @@ def planes_normalize_cuda(x, y, length, gamma, beta, shift, rest, scale, change,
         for j in range(LANES):
             v[j] = epilogue(affine(v[j], s, d, a, b), e)
         give(y, i, lo, lo + length, v)
-        lo += planes * length
-        slot += along
-        c += down
-        if slot >= slots:
-            slot -= slots
-            lo += length
-            c += 1
-        if c >= channels:
-            c -= channels
+        slot, wrapped = stepped(slot, along, slots)
+        plane += down + wrapped
+        c, _ = stepped(c, next_c + wrapped, shift.size)
 
 
 @cuda
 def planes_input_gradient_cuda(x, dy, dx, length, gamma, beta, shift, rest, scale, change, mean_g, slope, e):
     """mean_g, slope: what is taken out of g, from parameter_gradients_cuda."""
-    channels = shift.size
     v = cu.local.array(LANES, real)
     dv = cu.local.array(LANES, real)
     slots = slots_of(length)
-    step = cu.gridsize(1)
-    q = cu.grid(1)
-    plane = q // slots
-    slot = q - plane * slots
-    planes = step // slots
-    along = step - planes * slots
-    down = planes % channels
-    c = plane % channels
-    lo = plane * length
-    while lo < x.size:
+    plane, slot = split(cu.grid(1), slots)
+    down, along = split(cu.gridsize(1), slots)
+    c = plane % shift.size
+    next_c = down % shift.size
+    while plane * length < x.size:
+        lo = plane * length
         i = slot_at(lo, slot)
         take(x, i, lo, lo + length, v)
         take(dy, i, lo, lo + length, dv)
@@ -173,12 +137,6 @@ def planes_input_gradient_cuda(x, dy, dx, length, gamma, beta, shift, rest, scal
             g, u = gradient_terms(v[j], dv[j], s, d, a, b, e)
             v[j] = a * (g - mean_g[c] - u * slope[c])
         give(dx, i, lo, lo + length, v)
-        lo += planes * length
-        slot += along
-        c += down
-        if slot >= slots:
-            slot -= slots
-            lo += length
-            c += 1
-        if c >= channels:
-            c -= channels
+        slot, wrapped = stepped(slot, along, slots)
+        plane += down + wrapped
+        c, _ = stepped(c, next_c + wrapped, shift.size)

@@ -71,6 +71,17 @@ def weights(c, gamma, beta, scale, change):
 
 
 @inline
+def chunk_totals(sums, c):
+    """Both sums of column c over all chunks, from sums (K, 2, C), in order."""
+    first = wide(0)
+    second = wide(0)
+    for k in range(sums.shape[0]):
+        first += sums[k, 0, c]
+        second += sums[k, 1, c]
+    return first, second
+
+
+@inline
 def weight_gradient(c, total, along, change):
     """dgamma from the sums of g and g * xhat."""
     if change.size > 0:

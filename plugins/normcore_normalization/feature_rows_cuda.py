@@ -5,8 +5,6 @@ statistics and again, from the cache, to write y. dgamma and dbeta: `width` thre
 neighbouring columns, the block's others over a chunk of rows; then a thread a column adds the chunks in order.
 """
 
-import math
-
 import numpy as np
 
 from normcore.kernels import LANES, cu, cuda, epilogue, inline, real, wide
@@ -21,15 +19,14 @@ from normcore.kernels.lanes import (
     take,
     take_columns,
     take_real,
+    tiles_of,
     whole_rows,
     widen,
-    width_of,
 )
-from normcore.kernels.packs import PACK_BYTES
 from normcore_normalization.channel_rows_cuda import FOLD, WARPS, rows_of, stand
-from normcore_normalization.channel_scalars import THREADS, centered
+from normcore_normalization.channel_scalars import THREADS, centered, chunk_totals
 from normcore_normalization.feature_rows import before_epilogue
-from normcore_normalization.row_statistics import keep_row
+from normcore_normalization.row_statistics import keep_row, row_scalars
 from normcore_normalization.teams_cuda import TEAM, team_mean_square, team_of, team_statistics, team_sum
 
 CENTERED = True
@@ -58,11 +55,9 @@ def forward_rows_cuda(x, y, gamma, beta, shift, rest, scale, bend, eps, e):
             mean, var = team_statistics(x, lo, size, lane, eps, v, scratch)
         else:
             mean, var = wide(0), team_mean_square(x, lo, size, lane, eps, v, scratch)
+        s, d, a = row_scalars(mean, var, eps, bend)
         if lane == 0:
             keep_row(r, mean, var, eps, shift, rest, scale, bend)
-        s = real(mean)
-        d = real(mean - wide(s))
-        a = real(wide(1) / math.sqrt(var + eps))
         for slot in range(lane, slots_of(size), TEAM):
             i = slot_at(lo, slot)
             take(x, i, lo, lo + size, v)
@@ -169,11 +164,7 @@ def column_sums_cuda(x, dy, width, gamma, beta, shift, rest, scale, sums, e):
 @cuda
 def merge_columns_cuda(sums, dgamma, dbeta):
     for i in range(cu.grid(1), dgamma.size, cu.gridsize(1)):
-        along = wide(0)
-        total = wide(0)
-        for k in range(sums.shape[0]):
-            along += sums[k, 0, i]
-            total += sums[k, 1, i]
+        along, total = chunk_totals(sums, i)
         dgamma[i] = real(along)
         if BIAS:
             dbeta[i] = real(total)
@@ -195,8 +186,7 @@ def backward(t, flags, x, dy, dx, gamma, beta, dgamma, dbeta):
         kernel = backward_rows_cuda.with_constants(TEAM=team, **flags)
         kernel[t, extent](*arrays, dx.reshape(-1), gamma, beta, *saved, t.e)
     if flags["AFFINE"]:
-        lanes = PACK_BYTES // x.itemsize
-        width = width_of(size, lanes)
-        grid = (t.sums.shape[0] * -(-size // (width * lanes)), THREADS)
+        width, tiles = tiles_of(size, x.itemsize)
+        grid = (t.sums.shape[0] * tiles, THREADS)
         column_sums_cuda.with_constants(**flags)[t, grid](*arrays, width, gamma, beta, *saved, t.sums, t.e)
         merge_columns_cuda.with_constants(BIAS=flags["BIAS"])[t, size](t.sums, dgamma, dbeta)

@@ -17,13 +17,14 @@ from normcore.kernels.lanes import (
     inside,
     slot_at,
     slots_of,
+    split,
     take,
     take_columns,
+    tiles_of,
     whole_rows,
     widen,
-    width_of,
 )
-from normcore.kernels.packs import PACK_BYTES, load_one
+from normcore.kernels.packs import load_one
 from normcore_normalization.channel_rows_cuda import FOLD, WARPS, stand
 from normcore_normalization.channel_scalars import THREADS
 from normcore_normalization.filter_response_kernels import (
@@ -59,8 +60,7 @@ def forward_planes_cuda(x, y, length, gamma, beta, tau, scale, eps):
     lane = cu.threadIdx.x % TEAM
     channels = gamma.size
     for plane in range(cu.grid(1) // TEAM, x.size // length, cu.gridsize(1) // TEAM):
-        n = plane // channels
-        c = plane - n * channels
+        n, c = split(plane, channels)
         lo = plane * length
         r = inverse_root(team_mean_square(x, lo, length, lane, eps, v, scratch), wide(1), eps)
         if lane == 0:
@@ -82,8 +82,7 @@ def backward_planes_cuda(x, dy, dx, length, gamma, beta, tau, scale, sums, wante
     lane = cu.threadIdx.x % TEAM
     channels = gamma.size
     for plane in range(cu.grid(1) // TEAM, x.size // length, cu.gridsize(1) // TEAM):
-        n = plane // channels
-        c = plane - n * channels
+        n, c = split(plane, channels)
         lo = plane * length
         r = scale[n, c]
         a, b = r * gamma[c], beta[c]
@@ -249,9 +248,8 @@ def collect_cuda(sums, dgamma, dbeta, dtau):
 
 def _columns(shape, itemsize):
     """Threads side by side over the channels of an array (N, L, C), and the grid."""
-    lanes = PACK_BYTES // itemsize
-    width = width_of(shape[2], lanes)
-    return width, (shape[0] * -(-shape[2] // (width * lanes)), THREADS)
+    width, tiles = tiles_of(shape[2], itemsize)
+    return width, (shape[0] * tiles, THREADS)
 
 
 def forward(t, shape, last, x, y, parameters, eps):

@@ -8,8 +8,7 @@ order (group_columns_cuda, group_planes_cuda).
 import numpy as np
 
 from normcore.kernels import cu, cuda, inline, real, wide
-from normcore.kernels.lanes import width_of
-from normcore.kernels.packs import PACK_BYTES
+from normcore.kernels.lanes import split, tiles_of
 from normcore.kernels.warps import warp_sum
 from normcore_normalization.channel_scalars import THREADS, parameter
 from normcore_normalization.group_columns_cuda import (
@@ -33,10 +32,9 @@ from normcore_normalization.teams_cuda import team_of
 @inline
 def part_at(q, first, chunks, c0, width):
     """(n, k, c) of the q-th part of a row."""
-    n = q // (chunks * width)
-    left = q - n * chunks * width
-    k = left // width
-    return first + n, k, c0 + left - k * width
+    n, left = split(q, chunks * width)
+    k, c = split(left, width)
+    return first + n, k, c0 + c
 
 
 @cuda
@@ -107,9 +105,9 @@ def parameters_cuda(part, dgamma, dbeta):
         total = wide(0)
         along = wide(0)
         for q in range(lane, batch * chunks, 32):
-            n = q // chunks
-            total += part[n, q - n * chunks, c, 0]
-            along += part[n, q - n * chunks, c, 1]
+            n, k = split(q, chunks)
+            total += part[n, k, c, 0]
+            along += part[n, k, c, 1]
         total = warp_sum(total)
         along = warp_sum(along)
         if lane == 0:
@@ -126,9 +124,8 @@ def _warps(rows):
 
 def _columns(x, chunks):
     """Threads side by side over the channels of x (N, S, C), and the grid."""
-    lanes = PACK_BYTES // x.itemsize
-    width = width_of(x.shape[2], lanes)
-    return width, (x.shape[0] * chunks * -(-x.shape[2] // (width * lanes)), THREADS)
+    width, tiles = tiles_of(x.shape[2], x.itemsize)
+    return width, (x.shape[0] * chunks * tiles, THREADS)
 
 
 def forward(t, last, x, y, gamma, beta, bend, part, own, groups, eps, running):

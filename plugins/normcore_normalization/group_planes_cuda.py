@@ -4,14 +4,12 @@ x, y, dy, dx are flat arrays of planes of `positions` elements. A team of thread
 plane, by slots of 16 bytes: it is read from memory once and again from the cache.
 """
 
-import math
-
 import numpy as np
 
 from normcore.kernels import LANES, cu, cuda, epilogue, epilogue_gradient, inline, real, wide
-from normcore.kernels.lanes import give, inside, slot_at, slots_of, take
+from normcore.kernels.lanes import give, inside, slot_at, slots_of, split, stepped, take
 from normcore_normalization.channel_scalars import affine, centered, parameter
-from normcore_normalization.row_statistics import keep_row
+from normcore_normalization.row_statistics import keep_row, row_scalars
 from normcore_normalization.teams_cuda import TEAM, team_statistics, team_sum
 
 
@@ -41,38 +39,26 @@ def forward_groups_cuda(x, y, positions, channels, gamma, beta, shift, rest, sca
     width = channels // groups
     size = width * positions
     slots = slots_of(positions)
-    down = TEAM // slots
-    along = TEAM - down * slots
+    down, along = split(TEAM, slots)
     for r in range(cu.grid(1) // TEAM, shift.size, cu.gridsize(1) // TEAM):
         least = eps * eps if bend.size > 0 else eps
         mean, var = team_statistics(x, r * size, size, lane, least, v, scratch)
+        s, d, inverse = row_scalars(mean, var, eps, bend)
         if lane == 0:
             keep_row(r, mean, var, eps, shift, rest, scale, bend)
-        s = real(mean)
-        d = real(mean - wide(s))
-        inverse = wide(1)
-        if bend.size == 0:
-            inverse = wide(1) / math.sqrt(var + eps)
-        elif eps >= wide(0):
-            inverse = wide(1) / (math.sqrt(var) + eps)
-        r_scale = real(inverse)
         first = r % groups * width
-        c = lane // slots
-        slot = lane - c * slots
+        c, slot = split(lane, slots)
         while c < width:
             lo = r * size + c * positions
             i = slot_at(lo, slot)
             take(x, i, lo, lo + positions, v)
-            a = r_scale * parameter(gamma, first + c, 1)
+            a = inverse * parameter(gamma, first + c, 1)
             b = parameter(beta, first + c, 0)
             for j in range(LANES):
                 v[j] = epilogue(affine(v[j], s, d, a, b), e)
             give(y, i, lo, lo + positions, v)
-            c += down
-            slot += along
-            if slot >= slots:
-                slot -= slots
-                c += 1
+            slot, wrapped = stepped(slot, along, slots)
+            c += down + wrapped
 
 
 @cuda
@@ -83,11 +69,11 @@ def plane_statistics_cuda(x, positions, part, eps):
     lane = cu.threadIdx.x % TEAM
     channels = part.shape[2]
     for plane in range(cu.grid(1) // TEAM, part.shape[0] * channels, cu.gridsize(1) // TEAM):
-        n = plane // channels
+        n, c = split(plane, channels)
         mean, var = team_statistics(x, plane * positions, positions, lane, eps, v, scratch)
         if lane == 0:
-            part[n, 0, plane - n * channels, 0] = mean
-            part[n, 0, plane - n * channels, 1] = var * wide(positions)
+            part[n, 0, c, 0] = mean
+            part[n, 0, c, 1] = var * wide(positions)
 
 
 @cuda
@@ -95,8 +81,7 @@ def normalize_planes_cuda(x, y, positions, channels, gamma, beta, shift, rest, s
     v = cu.local.array(LANES, real)
     lane = cu.threadIdx.x % TEAM
     for plane in range(cu.grid(1) // TEAM, x.size // positions, cu.gridsize(1) // TEAM):
-        n = plane // channels
-        c = plane - n * channels
+        n, c = split(plane, channels)
         r = row_of(n, c, channels // groups, groups, per_sample)
         a, b = scale[r] * parameter(gamma, c, 1), parameter(beta, c, 0)
         lo = plane * positions
@@ -117,8 +102,7 @@ def plane_sums_cuda(x, dy, positions, gamma, beta, shift, rest, scale, part, per
     lane = cu.threadIdx.x % TEAM
     channels = part.shape[2]
     for plane in range(cu.grid(1) // TEAM, part.shape[0] * channels, cu.gridsize(1) // TEAM):
-        n = plane // channels
-        c = plane - n * channels
+        n, c = split(plane, channels)
         r = row_of(n, c, channels // groups, groups, per_sample)
         s, d, inverse = shift[r], rest[r], scale[r]
         factor, b = parameter(gamma, c, 1), parameter(beta, c, 0)
@@ -153,8 +137,7 @@ def plane_gradient_cuda(
     dv = cu.local.array(LANES, real)
     lane = cu.threadIdx.x % TEAM
     for plane in range(cu.grid(1) // TEAM, x.size // positions, cu.gridsize(1) // TEAM):
-        n = plane // channels
-        c = plane - n * channels
+        n, c = split(plane, channels)
         r = row_of(n, c, channels // groups, groups, per_sample)
         s, d, inverse, mean_h, slope = shift[r], rest[r], scale[r], means[r, 0], means[r, 1]
         factor, b = parameter(gamma, c, 1), parameter(beta, c, 0)

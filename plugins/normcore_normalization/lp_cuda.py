@@ -1,24 +1,16 @@
 """lp_norm on CUDA. x (A, M, B), norms along M: a warp a row where B is 1, else a thread an element of (A, B),
 neighbouring threads along B. Sums are in float64."""
 
-from normcore.kernels import cu, cuda, inline, real, wide
+from normcore.kernels import cu, cuda, real, wide
+from normcore.kernels.warps import warp_sum
 from normcore_normalization.lp_scalars import KIND, inverse, norm_of, slope_at, term, ties
-
-
-@inline
-def lanes_sum(v):
-    for k in range(5):
-        v += cu.shfl_xor_sync(0xFFFFFFFF, v, 16 >> k)
-    return v
 
 
 @cuda
 def forward_cuda(x, y, norm, lanes, p, eps):
     """lanes: threads that share a vector, 32 or 1."""
     lane = cu.threadIdx.x % lanes
-    vectors = norm.size
-    first = (cu.blockIdx.x * cu.blockDim.x + cu.threadIdx.x) // lanes
-    for v in range(first, vectors, cu.gridDim.x * cu.blockDim.x // lanes):
+    for v in range(cu.grid(1) // lanes, norm.size, cu.gridsize(1) // lanes):
         a = v // x.shape[2]
         b = v - a * x.shape[2]
         total = wide(0)
@@ -26,7 +18,7 @@ def forward_cuda(x, y, norm, lanes, p, eps):
             for m in range(lane, x.shape[1], lanes):
                 total += wide(term(x[a, m, b]))
             if lanes > 1:
-                total = lanes_sum(total)
+                total = warp_sum(total)
         n = norm_of(x, a, b, p, total)
         if lane == 0:
             norm[a, b] = n
@@ -38,9 +30,7 @@ def forward_cuda(x, y, norm, lanes, p, eps):
 @cuda
 def backward_cuda(x, dy, dx, norm, lanes, p, eps):
     lane = cu.threadIdx.x % lanes
-    vectors = norm.size
-    first = (cu.blockIdx.x * cu.blockDim.x + cu.threadIdx.x) // lanes
-    for v in range(first, vectors, cu.gridDim.x * cu.blockDim.x // lanes):
+    for v in range(cu.grid(1) // lanes, norm.size, cu.gridsize(1) // lanes):
         a = v // x.shape[2]
         b = v - a * x.shape[2]
         n = norm[a, b]
@@ -49,7 +39,7 @@ def backward_cuda(x, dy, dx, norm, lanes, p, eps):
         for m in range(lane, x.shape[1], lanes):
             along += wide(dy[a, m, b] * (x[a, m, b] * r))
         if lanes > 1:
-            along = lanes_sum(along)
+            along = warp_sum(along)
         c = real(0)
         if not n < eps and n != wide(0):
             c = real(along / n / ties(x, a, b, n))

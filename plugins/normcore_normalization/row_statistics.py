@@ -91,20 +91,25 @@ def row_mean_square(x, eps):
 
 
 @inline
+def row_scalars(mean, var, eps, bend):
+    """The mean as s + d, and the factor, in the kernel's precision; see keep_row."""
+    s = real(mean)
+    factor = wide(1)
+    if bend.size == 0:
+        factor = wide(1) / math.sqrt(var + eps)
+    elif eps >= wide(0):
+        factor = wide(1) / (math.sqrt(var) + eps)
+    return s, real(mean - wide(s)), real(factor)
+
+
+@inline
 def keep_row(r, mean, var, eps, shift, rest, scale, bend):
     """What normalizing and backward need of row r: the mean as s + d, the factor, and its slope.
 
     bend (size 0: the factor is 1 / sqrt(var + eps)) stands for the form 1 / (sigma + eps): the slope of
     that is scale^2 * bend with bend = (sigma + eps) / sigma, 0 for a constant row. eps < 0: the factor is 1.
     """
-    shift[r] = real(mean)
-    rest[r] = real(mean - wide(shift[r]))
-    if bend.size == 0:
-        scale[r] = real(wide(1) / math.sqrt(var + eps))
-    elif eps < wide(0):
-        scale[r] = real(1)
-        bend[r] = real(0)
-    else:
+    shift[r], rest[r], scale[r] = row_scalars(mean, var, eps, bend)
+    if bend.size > 0:
         sigma = math.sqrt(var)
-        scale[r] = real(wide(1) / (sigma + eps))
-        bend[r] = real((sigma + eps) / sigma) if sigma > wide(0) else real(0)
+        bend[r] = real((sigma + eps) / sigma) if sigma > wide(0) and eps >= wide(0) else real(0)

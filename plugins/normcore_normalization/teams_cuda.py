@@ -8,7 +8,7 @@ from normcore.kernels import LANES, inline, real, wide
 from normcore.kernels.lanes import inside, slot_at, slots_of, take
 from normcore.kernels.packs import load_one
 from normcore.kernels.warps import block_sum, warp_sum
-from normcore_normalization.channel_scalars import INFINITY, THREADS, trusted
+from normcore_normalization.channel_scalars import THREADS, trusted
 
 TEAM = 32  # threads that share a stretch: a warp, or a block of THREADS
 SHORT = 1024  # elements of a stretch that a warp takes
@@ -27,22 +27,28 @@ def team_sum(value, scratch):
 
 
 @inline
+def slot_sums(x, i, lo, hi, s, v):
+    """Sums of u and u^2 for u = x - s over the slot at i of the stretch lo..hi. v: a local array of LANES."""
+    take(x, i, lo, hi, v)
+    u_sum = real(0)
+    square_sum = real(0)
+    for j in range(LANES):
+        if inside(i + j, lo, hi):
+            u = v[j] - s
+            u_sum += u
+            square_sum += u * u
+    return wide(u_sum), wide(square_sum)
+
+
+@inline
 def team_sums(x, lo, length, lane, s, v, scratch):
-    """Sums of u and u^2 for u = x - s over a stretch, in float64. v: a local array of LANES."""
+    """Sums of u and u^2 for u = x - s over a stretch, in float64. v: as there."""
     total = wide(0)
     squares = wide(0)
     for slot in range(lane, slots_of(length), TEAM):
-        i = slot_at(lo, slot)
-        take(x, i, lo, lo + length, v)
-        u_sum = real(0)
-        square_sum = real(0)
-        for j in range(LANES):
-            if inside(i + j, lo, lo + length):
-                u = v[j] - s
-                u_sum += u
-                square_sum += u * u
-        total += wide(u_sum)
-        squares += wide(square_sum)
+        u_sum, square_sum = slot_sums(x, slot_at(lo, slot), lo, lo + length, s, v)
+        total += u_sum
+        squares += square_sum
     return team_sum(total, scratch), team_sum(squares, scratch)
 
 
@@ -74,6 +80,6 @@ def team_statistics(x, lo, length, lane, eps, v, scratch):
 def team_mean_square(x, lo, length, lane, eps, v, scratch):
     count = wide(length)
     _, squares = team_sums(x, lo, length, lane, real(0), v, scratch)
-    if not (squares < INFINITY and (squares > count * wide(1e-30) or eps > wide(1e-20))):
+    if not trusted(wide(0), squares, count, eps):
         squares = team_squares_wide(x, lo, length, lane, wide(0), scratch)
     return squares / count
