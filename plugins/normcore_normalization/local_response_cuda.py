@@ -10,7 +10,7 @@ element on its own; it is a kernel of its own because it takes many registers.
 import numpy as np
 
 from normcore.kernels import LANES, cu, cuda, inline, real, wide
-from normcore.kernels.lanes import give_columns, take_columns
+from normcore.kernels.lanes import give_columns, split, take_columns
 from normcore.kernels.packs import PACK_BYTES, aligned, load_one, store_one
 from normcore_normalization.local_response_scalars import LEAST, MOST, power, power_wide
 
@@ -22,11 +22,9 @@ NAN = float("nan")
 def place(item, shape, run):
     """(row, first w, b): the item-th run of places along W, at the thread's elements of B. A row is an (a, d, h)."""
     _, _, _, width, inner = shape
-    slots = inner // COUNT
-    rest = item // slots
-    runs = (width + run - 1) // run
-    row = rest // runs
-    return row, (rest - row * runs) * run, (item - rest * slots) * COUNT
+    rest, slot = split(item, inner // COUNT)
+    row, k = split(rest, (width + run - 1) // run)
+    return row, k * run, slot * COUNT
 
 
 @inline
@@ -36,18 +34,28 @@ def items(shape, run):
 
 
 @inline
+def box_of(row, w, shape, before, window):
+    """The row of d = h = 0 of the same a, and where the box of an element begins and ends along d, h and w."""
+    _, depth, height, width, _ = shape
+    rest, h = split(row, height)
+    d = rest % depth
+    d0, h0, w0 = d - before[0], h - before[1], w - before[2]
+    along_d = (max(0, d0), min(depth, d0 + window[0]))
+    along_h = (max(0, h0), min(height, h0 + window[1]))
+    return row - d * height - h, along_d, along_h, (max(0, w0), min(width, w0 + window[2]))
+
+
+@inline
 def box_sum(x, square, row, w, b, shape, before, window, whole, v, total):
     """total = the sums over the boxes of the thread's elements: of x, or of its squares."""
-    _, depth, height, width, inner = shape
-    h = row % height
-    d = row // height % depth
-    first = row - d * height - h
+    _, _, height, width, inner = shape
+    first, along_d, along_h, along_w = box_of(row, w, shape, before, window)
     for j in range(COUNT):
         total[j] = 0
-    for k in range(max(0, d - before[0]), min(depth, d - before[0] + window[0])):
-        for i in range(max(0, h - before[1]), min(height, h - before[1] + window[1])):
-            lo = (first + k * height + i) * width
-            for m in range(max(0, w - before[2]), min(width, w - before[2] + window[2])):
+    for d in range(along_d[0], along_d[1]):
+        for h in range(along_h[0], along_h[1]):
+            lo = (first + d * height + h) * width
+            for m in range(along_w[0], along_w[1]):
                 take_columns(x, (lo + m) * inner + b, COUNT, whole, v)
                 for j in range(COUNT):
                     total[j] += v[j] * v[j] if square else v[j]
@@ -65,6 +73,16 @@ def usable(s):
     return s >= real(LEAST) and s <= real(MOST)
 
 
+@inline
+def scale_and_power(squares, flags, alpha, k, beta):
+    """s, and s^-beta: NaN, and the flag is set, where s is not usable."""
+    s = k + alpha * squares
+    if usable(s):
+        return s, power(s, beta)
+    flags[0] = 1
+    return s, real(NAN)
+
+
 @cuda
 def forward_cuda(x, y, flags, shape, run, before, window, alpha, k, beta):
     v = cu.local.array(LANES, real)
@@ -77,10 +95,8 @@ def forward_cuda(x, y, flags, shape, run, before, window, alpha, k, beta):
             box_sum(x, True, row, w, b, shape, before, window, whole, v, total)
             take_columns(x, at, COUNT, whole, v)
             for j in range(COUNT):
-                s = k + alpha * total[j]
-                if not usable(s):
-                    flags[0] = 1
-                v[j] = v[j] * power(s, beta) if usable(s) else real(NAN)
+                _, factor = scale_and_power(total[j], flags, alpha, k, beta)
+                v[j] *= factor
             give_columns(y, at, COUNT, whole, v)
 
 
@@ -100,10 +116,8 @@ def shares_cuda(x, dy, t, u, flags, shape, run, before, window, alpha, k, beta):
             take_columns(x, at, COUNT, whole, v)
             take_columns(dy, at, COUNT, whole, g)
             for j in range(COUNT):
-                s = k + alpha * total[j]
-                if not usable(s):
-                    flags[0] = 1
-                g[j] = g[j] * power(s, beta) if usable(s) else real(NAN)
+                s, factor = scale_and_power(total[j], flags, alpha, k, beta)
+                g[j] *= factor
                 v[j] = g[j] * (v[j] / s)
             give_columns(t, at, COUNT, own, g)
             give_columns(u, at, COUNT, own, v)
@@ -134,15 +148,13 @@ def gather_cuda(x, t, u, dx, shape, run, before, window, along):
 
 @inline
 def scale_wide(x, row, w, b, shape, before, window, alpha, k):
-    _, depth, height, width, inner = shape
-    h = row % height
-    d = row // height % depth
-    first = row - d * height - h
+    _, _, height, width, inner = shape
+    first, along_d, along_h, along_w = box_of(row, w, shape, before, window)
     total = wide(0)
-    for i in range(max(0, d - before[0]), min(depth, d - before[0] + window[0])):
-        for j in range(max(0, h - before[1]), min(height, h - before[1] + window[1])):
-            for m in range(max(0, w - before[2]), min(width, w - before[2] + window[2])):
-                v = wide(load_one(x, ((first + i * height + j) * width + m) * inner + b))
+    for d in range(along_d[0], along_d[1]):
+        for h in range(along_h[0], along_h[1]):
+            for m in range(along_w[0], along_w[1]):
+                v = wide(load_one(x, ((first + d * height + h) * width + m) * inner + b))
                 total += v * v
     return k + alpha * total
 
@@ -153,8 +165,9 @@ def forward_wide_cuda(x, y, flags, shape, before, window, alpha, k, beta):
         for at in range(cu.grid(1), x.size, cu.gridsize(1)):
             v = load_one(y, at)
             if v != v:
-                b, row = at % shape[4], at // (shape[3] * shape[4])
-                s = scale_wide(x, row, at // shape[4] % shape[3], b, shape, before, window, alpha, k)
+                rest, b = split(at, shape[4])
+                row, w = split(rest, shape[3])
+                s = scale_wide(x, row, w, b, shape, before, window, alpha, k)
                 store_one(y, at, real(wide(load_one(x, at)) * power_wide(s, beta)))
 
 
@@ -162,19 +175,18 @@ def forward_wide_cuda(x, y, flags, shape, before, window, alpha, k, beta):
 def backward_wide_cuda(x, dy, dx, flags, shape, before, after, window, alpha, k, beta):
     """after: as `before`, of the boxes that hold an element."""
     if flags[0] != 0:
-        _, depth, height, width, inner = shape
+        _, _, height, width, inner = shape
         for at in range(cu.grid(1), x.size, cu.gridsize(1)):
             v = load_one(dx, at)
             if v != v:
-                b, w, row = at % inner, at // inner % width, at // (inner * width)
-                h = row % height
-                d = row // height % depth
-                first = row - d * height - h
+                rest, b = split(at, inner)
+                row, w = split(rest, width)
+                first, along_d, along_h, along_w = box_of(row, w, shape, after, window)
                 total = wide(0)
-                for i in range(max(0, d - after[0]), min(depth, d - after[0] + window[0])):
-                    for j in range(max(0, h - after[1]), min(height, h - after[1] + window[1])):
-                        other = first + i * height + j
-                        for m in range(max(0, w - after[2]), min(width, w - after[2] + window[2])):
+                for d in range(along_d[0], along_d[1]):
+                    for h in range(along_h[0], along_h[1]):
+                        other = first + d * height + h
+                        for m in range(along_w[0], along_w[1]):
                             q = (other * width + m) * inner + b
                             s = scale_wide(x, other, m, b, shape, before, window, alpha, k)
                             total += wide(load_one(dy, q)) * power_wide(s, beta) * (wide(load_one(x, q)) / s)
