@@ -19,7 +19,7 @@ from normcore.elementwise_kernels import Chain, ChainKernels, Scalars, kernels
 from normcore.errors import PluginError, ShapeError, nearest
 from normcore.kernels.function import Function, read
 from normcore.kernels.packs import PACK_BYTES
-from normcore.op import Op, Plan, Tensor
+from normcore.op import Op, Plan, Tensor, check_attributes
 
 
 class ElementwiseOp(Op):
@@ -175,6 +175,7 @@ def elementwise(
         from normcore.elementwise_learnable import LearnableElementwise as base
 
         extra["learnable"] = learnable
+    check_attributes(op_name, base, attributes, ("name", "aliases", "source", "learnable"))
     return type(definition.__name__, (base,), namespace, **extra)
 
 

@@ -57,6 +57,7 @@ class Network:
         self.declared_batch: int | None = config.data.batch_size if config.data is not None else None
         graph = self._graph(self.declared_batch or 1)
         self.output_shape: tuple[int, ...] = graph.output.tensor.shape[1:]
+        self.output_place = graph.last.place
         self.reads_lengths: bool = graph.lengths is not None
         self._check_parameters(graph)
         self.store = ParameterStore(graph, self.device, dtype, self.seed)

@@ -17,12 +17,12 @@ Life of an op, and who calls what:
 import dataclasses
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from normcore.component import Component
-from normcore.errors import PluginError
+from normcore.errors import PluginError, nearest
 
 INTERFACE_VERSION = 1
 FORMATS = ("channels_first", "channels_last")
@@ -206,3 +206,13 @@ class Op(Component):
     @classmethod
     def has_cuda(cls) -> bool:
         return hasattr(cls, "forward_cuda")
+
+
+def check_attributes(op: str, base: type, attributes: Iterable[str], options: Iterable[str]) -> None:
+    """Raises PluginError for a keyword of a decorator (elementwise, normalization, pooling) that is neither one of its
+    options nor a class attribute of the ops that it makes."""
+    known = {name for cls in base.__mro__ for name in (*vars(cls), *vars(cls).get("__annotations__", ()))}
+    for key in attributes:
+        if key not in known:
+            names = [name for name in (*known, *options) if not name.startswith("_")]
+            raise PluginError(f"{op}: no option is called {key!r}{nearest(key, names)}")

@@ -32,10 +32,12 @@ def command(
     input. Ends with status 0 only if nothing failed and nothing mandatory was skipped.
     """
     from normcore.devices import device as devices
-    from normcore.testing.suite import as_dict, check_names, check_op
+    from normcore.testing.suite import as_dict, check_names, check_op, find_check
 
     registry = options.load_plugins(plugins)
     names = ops_of(registry, target)
+    for check in only:
+        find_check(check)
     where = devices.get(device).name if device == "auto" else device
     shown = sys.stderr if as_json else sys.stdout
     wide = max(len(name) for name in check_names())

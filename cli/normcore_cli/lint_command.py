@@ -38,18 +38,20 @@ def command(
 
 
 def _check(file: str, overrides: tuple[str, ...], plugins: tuple[str, ...], allow_plugins: bool) -> int:
-    """The number of layers. Raises ConfigError, DataError, UsageError for mixed targets that the loss does
-    not take, and ShapeError where the loss does not fit the output."""
+    """The number of layers. Raises ConfigError, DataError, and UsageError for mixed targets that the loss does
+    not take."""
     from normcore.graph.build import build
-    from normcore.training.data_checks import check_mixing
+    from normcore.training.data_checks import check_mixing, check_targets
 
     config = options.load(file, overrides, plugins, allow_plugins)
-    shape, batch = config.input, 1
+    shape, batch, dataset = config.input, 1, None
     if config.data is not None and config.source is not None:
         batch = config.data.batch_size
-        shape = shape or config.data.transforms().output_shape(config.source.load(config.base).shape)
+        dataset = config.source.load(config.base)
+        shape = shape or config.data.transforms().output_shape(dataset.shape)
     graph = build(config.network, shape or (), batch, "float32")
-    if config.source is not None:  # only a network with data is there to be trained
-        config.loss.targets(graph.output.tensor)
-        check_mixing(config.loss, config.loss.classes(graph.output.tensor), config.data.transforms())
+    if dataset is not None:  # only a network with data is there to be trained
+        reads_lengths = graph.lengths is not None
+        classes = check_targets(config.loss, graph.output.tensor, graph.last.place, reads_lengths, dataset)
+        check_mixing(config.loss, classes, config.data.transforms())
     return len(graph.nodes)

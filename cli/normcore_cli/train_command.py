@@ -1,7 +1,6 @@
 """`normcore train FILE`: train a network and leave a run's folder."""
 
 import shlex
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -72,6 +71,7 @@ def _train(
     started: float,
 ) -> int:
     from normcore.network import Network
+    from normcore.training.data_checks import check_mixing, check_samples
     from normcore.training.loop import Interrupted, Trainer
     from normcore_cli.progress import display
 
@@ -82,6 +82,8 @@ def _train(
     arrays = run.read_preprocessing() if run is not None and run.preprocessing_file.exists() else None
     loader = net.loader(arrays)
     trainer = Trainer(net, loader=loader, observer=view)
+    # Before the first line and folder: what is known without a look at the values.
+    check_mixing(trainer.loss, check_samples(net, trainer.loss, loader), loader.transforms)
     fresh = run is None
     run = run or _new(config, out)
     trainer.run = run
@@ -99,7 +101,7 @@ def _train(
     except BaseException:
         view.close()
         if fresh and not view.began:
-            shutil.rmtree(run.path, ignore_errors=True)  # nothing happened yet, so nothing is left behind
+            run.discard()  # nothing happened yet, so nothing is left behind
         raise
     _finish(run, metrics, view, as_json, time.perf_counter() - started, same)
     return 0
@@ -176,7 +178,8 @@ def _finish(run: "RunFolder", metrics: Any, view: Any, as_json: bool, seconds: f
     lines = run.read_metrics()
     part = "validation" if "validation_loss" in metrics else "test"
     key = f"{part}_accuracy" if metrics.get(f"{part}_accuracy") is not None else f"{part}_loss"
-    scored = [m for m in lines if m.get(key) is not None]
+    # The last metrics besides: population statistics change them after the last line is written.
+    scored = [m for m in (*lines, metrics) if m.get(key) is not None]
     sign = 1 if key.endswith("accuracy") else -1
     best = max(scored, key=lambda m: sign * m[key]) if scored else None
     if as_json:

@@ -49,6 +49,11 @@ class Graph:
     output: Value
     lengths: Value | None = None
 
+    @property
+    def last(self) -> Node:
+        """The node whose output is the graph's."""
+        return next(node for node in self.nodes if self.output in node.outputs)
+
     def consumers(self) -> dict[int, list[Node]]:
         """Nodes by the id of the value they read; a node that reads a value twice stands there twice."""
         found: dict[int, list[Node]] = {}

@@ -12,6 +12,7 @@ from typing import Any
 from normcore.derivation import Derived
 from normcore.errors import PluginError
 from normcore.kernels.function import Function, read
+from normcore.op import check_attributes
 
 BLOCK = 4096  # values summed in the kernel's own precision before float64 takes over
 PASSED_ON = ("samples", "error_samples", "benchmarks", "check", "in_torch", "reference")
@@ -88,7 +89,8 @@ def check_arguments(op: str, scalar: Scalar, first: str, known: Iterable[str]) -
 
 
 def make(definition: type, op: str, base: type, attributes: Mapping[str, Any], **keywords: Any) -> Any:
-    """The op class of a declaration."""
+    """The op class of a declaration. Raises PluginError for an attribute that its base does not have."""
+    check_attributes(op, base, attributes, keywords)
     hints = typing.get_type_hints(definition)
     members = vars(definition)
     namespace: dict[str, Any] = {

@@ -132,8 +132,13 @@ class Normalization(Op):
     def _numbers(self) -> list[float]:
         return numbers(self, self.declared.parameters)
 
+    def _check_batch(self, t: Any) -> None:
+        if self.needs_batch and t.training:
+            raise ShapeError(f"{self.name}: training needs the statistics of a batch, got one of no samples")
+
     def forward_cpu(self, t: Any) -> None:
         if not t.x.size:
+            self._check_batch(t)
             return
         last = (*self._parameters(t), t.stats)
         if self._in_planes(t):
@@ -169,6 +174,7 @@ class Normalization(Op):
 
     def forward_cuda(self, t: Any) -> None:
         if not t.x.size:
+            self._check_batch(t)
             return
         last = (*self._parameters(t), t.stats, *self._numbers(), t.e)
         if self.over == "channels":

@@ -106,7 +106,7 @@ def check_op(
     names = list(_BY_NAME) if only is None else list(only)
     outcomes = []
     for name in names:
-        if device != "cpu" and not _known(name).gpu:
+        if device != "cpu" and not find_check(name).gpu:
             continue
         outcomes.append(check_one(cls, name, device=device, seed=seed))
         if progress is not None:
@@ -122,7 +122,7 @@ def check_one(
     shapes: Sequence[Shape] | None = None,
 ) -> Outcome:
     """Run one check on an op. shapes: instead of those of the first sample, to repeat a reported failure."""
-    cls, found = resolve(op), _known(check)
+    cls, found = resolve(op), find_check(check)
     started = time.perf_counter()
     outcome = _run(cls, found, device, seed, shapes)
     return replace(
@@ -130,7 +130,8 @@ def check_one(
     )
 
 
-def _known(name: str) -> Check:
+def find_check(name: str) -> Check:
+    """The check of a name. Raises PluginError."""
     from normcore.errors import PluginError, nearest
 
     if name not in _BY_NAME:

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from normcore.errors import DataError, ShapeError, UsageError
+from normcore.config.entries import Place
+from normcore.errors import ConfigError, DataError, Problem, ShapeError, UsageError
 from normcore.network import Network
 from normcore.op import Op, Tensor
 from normcore.sequences import Sequences
-from normcore.training.evaluation import classes_of
 
 
 def check(net: Network, loss: Any, loader: Any) -> bool:
@@ -44,15 +44,28 @@ def check_samples(net: Network, loss: Any, loader: Any, cut: bool = False) -> in
         raise DataError(
             f"{dataset.name}: samples have shape {have}, the network takes {wanted}{_advice(have, wanted)}"
         )
-    if net.reads_lengths != (dataset.lengths_train is not None):
+    output = Tensor((1, *net.output_shape), net.dtype)
+    return check_targets(loss, output, net.output_place, net.reads_lengths, dataset)
+
+
+def check_targets(loss: Any, output: Tensor, place: Place, reads_lengths: bool, dataset: Any) -> int | None:
+    """The number of classes, None where targets are none. Raises ConfigError, with the last layer's place, for an output
+    that the loss does not take, and DataError for data without what the network reads or with more classes."""
+    if reads_lengths != (dataset.lengths_train is not None):
         raise DataError(
             f"{dataset.name}: a layer of the network reads `lengths`, the data bring none; add lengths_train and "
             "lengths_test to them"
-            if net.reads_lengths
+            if reads_lengths
             else f"{dataset.name}: the data bring lengths of sequences, no layer of the network reads them; give the "
             "recurrent layers `inputs: [input, lengths]`"
         )
-    classes = classes_of(net, loss)
+    try:
+        loss.targets(output)  # says so when the network does not end in scores at all
+    except ShapeError as fault:
+        if not place.line:  # a network made in Python
+            raise
+        raise ConfigError([Problem(str(fault), place.file, place.line, place.column)]) from None
+    classes: int | None = loss.classes(output)
     if classes is not None and dataset.classes is not None and dataset.classes > classes:
         raise DataError(
             f"{dataset.name}: labels go up to {dataset.classes - 1}, but the network ends in {classes} classes (0 to "

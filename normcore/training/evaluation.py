@@ -8,7 +8,6 @@ import numpy as np
 
 from normcore.data import ten_crop
 from normcore.network import Network
-from normcore.op import Tensor
 from normcore.training.scores import Scores, probabilities
 
 
@@ -53,14 +52,6 @@ def evaluate(
         if scores is not None:
             scores.add(net.device.to_host(program.output), targets)
     return totals
-
-
-def classes_of(net: Network, loss: Any) -> int | None:
-    """The number of classes when the loss takes class numbers for this network's output, else None."""
-    output = Tensor((1, *net.output_shape), net.dtype)
-    loss.targets(output)  # says so when the network does not end in scores at all
-    found: int | None = loss.classes(output)
-    return found
 
 
 def evaluate_views(net: Network, loader: Any, part: str, made: list[Any], scores: Scores) -> None:

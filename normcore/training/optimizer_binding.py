@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from normcore.devices.device import Device
-from normcore.errors import NumbersError, ParameterError, nearest
+from normcore.errors import NumbersError, UsageError, nearest
 from normcore.kernels import variant
 from normcore.parameters import ParameterStore
 from normcore.training.optimizers import CHUNK, Optimizer
@@ -56,11 +56,10 @@ class OptimizerBinding:
 
     def _chunks(self, multipliers: Mapping[str, float]) -> list[tuple[int, int, float, float]]:
         paths = [s.path for s in self.store.segments]
-        for pattern in (*self.optimizer.no_decay, *multipliers):
-            if not any(matches(path, pattern) for path in paths) and "." in pattern:
-                raise ParameterError(
-                    "pattern", f"one that matches a parameter{nearest(pattern, paths)}", pattern
-                )
+        # Names of arrays alone, as no_decay: [gamma], may stand in files of networks without such a layer.
+        for pattern in (*(p for p in self.optimizer.no_decay if "." in p), *multipliers):
+            if not any(matches(path, pattern) for path in paths):
+                raise UsageError(f"the pattern {pattern!r} matches no parameter{nearest(pattern, paths)}")
         chunks = []
         for segment in self.store.segments:
             spared = any(matches(segment.path, pattern) for pattern in self.optimizer.no_decay)

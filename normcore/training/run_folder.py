@@ -1,10 +1,12 @@
 """A run's folder: config.yaml, environment.json, preprocessing.safetensors, metrics.jsonl and checkpoints/."""
 
+import contextlib
 import json
 import pathlib
 import platform
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,9 @@ from normcore.training.checkpoint import write_bytes
 class RunFolder:
     """Paths and files of one run. Make new ones with `create`, open finished ones with `open`."""
 
-    def __init__(self, path: pathlib.Path):
-        self.path = path
+    def __init__(self, path: pathlib.Path, made: Sequence[pathlib.Path] = ()):
+        """made: the folders around it that were made for it, the nearest first."""
+        self.path, self._made = path, made
         self.checkpoints = path / "checkpoints"
         self.config_file = path / "config.yaml"
         self.metrics_file = path / "metrics.jsonl"
@@ -34,18 +37,27 @@ class RunFolder:
                 raise UsageError(
                     f"--out {out}: it exists already; name another folder, or add --resume to go on with it"
                 )
+            made = _missing(path)
             path.mkdir(parents=True, exist_ok=True)
-            return cls(path)
+            return cls(path, made)
         root = pathlib.Path(base)
+        made = _missing(root / name)
         root.mkdir(parents=True, exist_ok=True)
         number = 1
         while True:
             path = root / f"{name}-{number}"
             try:
                 path.mkdir()
-                return cls(path)
+                return cls(path, made)
             except FileExistsError:
                 number += 1
+
+    def discard(self) -> None:
+        """Take the folder away, and what was made around it for it and is empty."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another run has come to live there
+            for folder in self._made:
+                folder.rmdir()
 
     @classmethod
     def open(cls, path: str | pathlib.Path) -> "RunFolder":
@@ -105,3 +117,8 @@ class RunFolder:
         """Drop lines of epochs after `epochs`: a resumed run writes them again."""
         kept = [m for m in self.read_metrics() if m.get("epoch", 0) <= epochs]
         write_bytes(self.metrics_file, "".join(json.dumps(m) + "\n" for m in kept).encode())
+
+
+def _missing(path: pathlib.Path) -> list[pathlib.Path]:
+    """The folders above a path that are not there, the nearest first."""
+    return [folder for folder in path.parents if not folder.exists()]

@@ -67,6 +67,7 @@ def test_an_unknown_check_is_bad_usage(normcore):
     found = normcore("check", "leaky_relu", "--only", "gradient")
     assert found.status == 2
     assert "did you mean 'gradients'" in found.err
+    assert not found.out  # no op is begun
 
 
 def test_a_file_that_brings_no_op_says_so(normcore, tmp_path):

@@ -192,3 +192,15 @@ def test_schema(normcore: Any) -> None:
     assert found.status == 0
     assert schema["$schema"].endswith("2020-12/schema")
     assert "op.batch_norm" in schema["$defs"]
+
+
+def test_lint_compares_the_data_with_what_the_network_reads_and_ends_in(normcore: Any) -> None:
+    found = normcore("lint", "net.yaml", "--set", "network=[flatten, {dense: 5}]")
+    assert found.status == 1 and "the network ends in 5 classes" in found.err
+    Path("last.yaml").write_text(
+        "name: n\ndata: {source: mnist_sample}\nnetwork:\n  - relu\n", encoding="utf-8"
+    )
+    for command in (("lint", "last.yaml"), ("train", "last.yaml", "--device", "cpu")):
+        found = normcore(*command)
+        assert found.status == 2 and found.out == ""
+        assert found.err.startswith("last.yaml:4:5: cross_entropy: expected an output of shape (N, classes)")

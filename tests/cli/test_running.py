@@ -153,6 +153,7 @@ def test_a_damaged_checkpoint_is_called_damaged(normcore: Any) -> None:
         (["--set", "data={source: npz, path: absent.npz}"], 1, "absent.npz"),
         (["--set", "network.0={max_pool: 40}"], 2, "max_pool1 does not fit behind input"),
         (["--set", "network.0={max_pool: 14}"], 1, "the network ends in 4 classes"),
+        (["--set", "train.clip_grad_norm=1", "--set", "network=[relu]"], 2, "(N, classes)"),
     ],
 )
 def test_bad_input_leaves_nothing_behind(
@@ -163,7 +164,7 @@ def test_bad_input_leaves_nothing_behind(
     assert message in found.err
     assert "Traceback" not in found.err
     assert "runs/" not in found.out  # nor is a folder announced
-    assert not list(Path().glob("runs/*"))
+    assert not Path("runs").exists()
 
 
 def test_a_sequence_of_padding_only_is_named_before_anything_compiles(
@@ -261,3 +262,26 @@ def test_warm(normcore: Any) -> None:
     found = normcore("warm", "net.yaml", "--device", "cpu")
     assert found.status == 0
     assert "tiny on cpu:" in found.out
+
+
+def test_the_best_figure_counts_what_population_statistics_bring(capsys: Any, tmp_path: Path) -> None:
+    from normcore_cli.progress import PlainDisplay
+    from normcore_cli.train_command import _finish
+
+    from normcore.training.run_folder import RunFolder
+
+    run = RunFolder.create("r", str(tmp_path / "r"))
+    run.append_metrics({"epoch": 1, "test_accuracy": 0.5})
+    _finish(run, {"epoch": 1, "test_accuracy": 0.75}, PlainDisplay(), False, 1.0, "")
+    assert "test accuracy 0.7500, best 0.7500 (epoch 1)" in capsys.readouterr().out
+
+
+def test_a_discarded_run_takes_away_only_the_folders_made_for_it(tmp_path: Path) -> None:
+    from normcore.training.run_folder import RunFolder
+
+    (tmp_path / "mine").mkdir()
+    RunFolder.create("r", str(tmp_path / "mine" / "new" / "r")).discard()
+    assert not list((tmp_path / "mine").iterdir())
+    first, second = (RunFolder.create("r", base=str(tmp_path / "runs")) for _ in range(2))
+    first.discard()
+    assert second.path.is_dir()

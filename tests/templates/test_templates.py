@@ -337,3 +337,19 @@ def test_dear_functions_are_told_from_cheap_ones():
     assert not is_dear(powers, {"p": 2.0}) and is_dear(powers, {"p": 3.0})
     assert all(is_dear(scalar, {"slope": 1.5}) for scalar in soft_pool.declared.sums)
     assert not is_dear(mean_pool.declared.sums[0], {})
+
+
+def test_a_misspelt_option_is_named():
+    with pytest.raises(PluginError, match="no option is called 'sauce'; did you mean 'source'"):
+
+        @normalization(over="sample", sauce="me")
+        class misspelt:
+            """x"""
+
+            def normalize(x):
+                return x
+
+
+@pytest.mark.parametrize("op", [channel_rms, whole_rms], ids=lambda op: op.name)
+def test_a_batch_of_no_samples_has_no_statistics(op):
+    assert normcore.testing.check_one(op, "empty_batch").status == "passed"

@@ -1,10 +1,15 @@
 """Weights of another run: what does not fit is listed, all of it."""
 
-import numpy as np
+import re
 
+import numpy as np
+import pytest
+
+from normcore.errors import UsageError
 from normcore.network import Network
 from normcore.training.loop import Trainer
 from normcore.training.observer import Observer
+from normcore.training.optimizer_binding import OptimizerBinding
 from normcore.training.run_folder import RunFolder
 from normcore.training.start import mismatches
 
@@ -45,3 +50,10 @@ def test_what_fits_in_part_is_noted_with_shapes(tmp_path):
         "  dense3.weight: (2, 2) in the file, not here",
         "  dense3.bias: (2,) in the file, not here",
     ]
+
+
+def test_a_pattern_that_matches_nothing_is_named():
+    net = Network.from_mapping({"input": [6], "network": [{"dense": 2}], "loss": "mse"})
+    for pattern in ("conv*", "densse1"):
+        with pytest.raises(UsageError, match=re.escape(f"{pattern!r} matches no parameter")):
+            OptimizerBinding(net.config.optimizer, net.store, net.device, {pattern: 0.0})
