@@ -114,8 +114,9 @@ def collect_cuda(sums, dalpha, dgamma, dbeta, positions, channels, spans):
     scratch = cu.shared.array(WARPS, np.float64)
     if cu.blockIdx.x == 0:
         slope = wide(0)
-        for column in range(cu.threadIdx.x, sums.shape[2], cu.blockDim.x):
-            slope += column_total(sums, 2, column)
+        columns = positions * channels
+        for column in range(cu.threadIdx.x, columns, cu.blockDim.x):
+            slope += column_total(sums, 2, column, columns)
         slope = block_sum(slope, scratch)
         if cu.threadIdx.x == 0:
             dalpha[0] = real(slope)
