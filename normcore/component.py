@@ -36,16 +36,37 @@ class Component:
     kind: ClassVar[str] = "component"
     name: ClassVar[str] = ""
     aliases: ClassVar[tuple[str, ...]] = ()
+    _fields: ClassVar[dict[str, dataclasses.Field[Any]]] = {}
     _parameter_names: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, *, name: str = "", aliases: tuple[str, ...] = (), **kwargs: Any):
         super().__init_subclass__(**kwargs)
         cls.name, cls.aliases = name, tuple(aliases)
         # What dataclass would write and compile for each of two hundred classes stands below, once.
-        dataclasses.dataclass(eq=False, repr=False)(cls)
-        cls._parameter_names = tuple(f.name for f in dataclasses.fields(cls))  # type: ignore[arg-type]
+        dataclasses.dataclass(init=False, eq=False, repr=False)(cls)
+        cls._fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        cls._parameter_names = tuple(cls._fields)
 
-    def __post_init__(self) -> None:
+    def __init__(self, *args: Any, **values: Any):
+        """Takes the parameters in their order, keyword-only ones by name; raises TypeError and ParameterError."""
+        given = dict(zip((name for name, f in self._fields.items() if not f.kw_only), args))
+        if len(given) < len(args):
+            raise TypeError(f"{type(self).__name__} takes {len(given)} positional parameters, got {len(args)}")
+        for name in values:
+            if name not in self._fields or name in given:
+                fault = "is given twice" if name in given else "is no parameter"
+                raise TypeError(f"{type(self).__name__}: {name!r} {fault}")
+        given.update(values)
+        for name, f in self._fields.items():
+            if name in given:
+                value = given[name]
+            elif f.default is not dataclasses.MISSING:
+                value = f.default
+            elif f.default_factory is not dataclasses.MISSING:
+                value = f.default_factory()
+            else:
+                raise TypeError(f"{type(self).__name__}: parameter {name!r} is missing")
+            object.__setattr__(self, name, value)
         self.check()
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -184,9 +184,9 @@ def main() -> None:
     """The console script."""
     # With libgomp's default, BLAS and OpenMP in turn take 1.5 times their sum. Read when the library loads.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # A start makes half a million objects that stay. With Python's threshold of 700 a fifth of it goes into
-    # looking for garbage among them.
-    gc.set_threshold(100_000)
+    # A start makes two hundred thousand objects that stay. With Python's threshold of 700 a fifth of it goes into
+    # looking for garbage among them; this one is out of its reach.
+    gc.set_threshold(300_000)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]

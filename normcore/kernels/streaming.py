@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.np.arrayobj import make_array, populate_array
 
 from normcore.kernels.kernel import inline
 from normcore.kernels.lowered import (
@@ -59,6 +58,8 @@ def around_caches(builder: Any, store: Any) -> None:
 
 
 def _emit_block(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    from numba.np.arrayobj import make_array, populate_array  # slow to import, and only compiling needs it
+
     element, size = element_of(signature.args[0])
     data = cgutils.alloca_once(builder, element, size=number(STREAM_BLOCK))
     data.align = LINE_BYTES
