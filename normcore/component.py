@@ -51,7 +51,9 @@ class Component:
         """Takes the parameters in their order, keyword-only ones by name; raises TypeError and ParameterError."""
         given = dict(zip((name for name, f in self._fields.items() if not f.kw_only), args))
         if len(given) < len(args):
-            raise TypeError(f"{type(self).__name__} takes {len(given)} positional parameters, got {len(args)}")
+            raise TypeError(
+                f"{type(self).__name__} takes {len(given)} positional parameters, got {len(args)}"
+            )
         for name in values:
             if name not in self._fields or name in given:
                 fault = "is given twice" if name in given else "is no parameter"

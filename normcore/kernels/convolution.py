@@ -135,15 +135,25 @@ def _gradient(c: Convolution) -> GradientPlan:
 
 
 @cache
+def forward_workspace(c: Convolution) -> dict[str, Array]:
+    """The scratch arrays that forward finds in an op's Tensors."""
+    return _buffers(_forward(c).gather)
+
+
+def _buffers(*plans: GatherPlan | GradientPlan) -> dict[str, Array]:
+    return {
+        "scratch": Array((max(p.scratch_size for p in plans),)),
+        "table": Array((max(p.table_size for p in plans),), "int64"),
+        "panels": Array((max(p.panels_size for p in plans if isinstance(p, GatherPlan)),)),
+    }
+
+
+@cache
 def workspace(c: Convolution) -> dict[str, Array]:
     """The scratch arrays that the functions below find in an op's Tensors."""
-    products = (_forward(c), *_input_gradient(c))
-    plans = [p.gather for p in products]
     gradient = _gradient(c)
     return {
-        "scratch": Array((max(gradient.scratch_size, *(p.scratch_size for p in plans)),)),
-        "table": Array((max(gradient.table_size, *(p.table_size for p in plans)),), "int64"),
-        "panels": Array((max(p.panels_size for p in plans),)),
+        **_buffers(gradient, _forward(c).gather, *(p.gather for p in _input_gradient(c))),
         "partial": Array((gradient.partial_size,)),
         "bias_partial": Array((gradient.bias_size if c.bias else 0,)),
         "gradient": Array((c.batch * math.prod(c.out) * c.out_channels,)),
@@ -157,13 +167,14 @@ class _Launch(NamedTuple):
 
 
 @cache
-def _launch(given: Variant) -> _Launch:
+def launch(given: Variant) -> _Launch:
+    """What to index kernels with."""
     return _Launch(variant(given.dtype, True, given.chain) if given.compiled else given)
 
 
 def forward(t: Any, c: Convolution) -> None:
     """t.y from t.x, t.weight and t.bias, with the fused epilogue."""
-    run = _launch(t.variant)
+    run = launch(t.variant)
     product = _forward(c)
     bias = t.bias if c.bias else NO_BIAS[c.dtype]
     weights.pack_weights[run](t.weight.reshape(-1), bias, t.panels, product.pack.numbers)
@@ -177,7 +188,7 @@ def repeated(t: Any, c: Convolution, gradient: bool = False) -> Callable[[Any, A
     Gives a function (source, target): target = source weight^T + bias, or with `gradient` target = source weight.
     c: a dense layer; its bias is t.bias, if it has one. Holds as long as nothing else uses t.panels.
     """
-    run = _launch(t.variant)
+    run = launch(t.variant)
     product = _input_gradient(c)[0] if gradient else _forward(c)
     bias = t.bias if c.bias and not gradient else NO_BIAS[c.dtype]
     weights.pack_weights[run](t.weight.reshape(-1), bias, t.panels, product.pack.numbers)
@@ -191,7 +202,7 @@ def repeated(t: Any, c: Convolution, gradient: bool = False) -> Callable[[Any, A
 
 def backward(t: Any, c: Convolution) -> None:
     """t.dx (unless None), t.dweight and t.dbias from t.x, t.y, t.dy and t.weight."""
-    run, gradient = _launch(t.variant), t.dy.reshape(-1)
+    run, gradient = launch(t.variant), t.dy.reshape(-1)
     if t.variant.chain is not None:
         output_gradient[run](t.y.reshape(-1), gradient, t.gradient, t.e)
         gradient = t.gradient

@@ -225,7 +225,7 @@ def backward(t: Any, c: Convolution) -> None:
     gradient = t.dy.reshape(-1)
     if t.variant.chain is not None:
         _output_gradient_cuda[t, gradient.size](t.y.reshape(-1), gradient, t.gradient, t.e)
-        gradient = t.gradient
+        gradient = t.gradient[: gradient.size]
     gradient = gradient.reshape(c.batch * s.pixels, c.out_channels)
     held = 0 if s.direct and t.dx is None else s.groups * s.rows * s.width
     count = t.weight.size

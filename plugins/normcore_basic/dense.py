@@ -3,8 +3,8 @@
 Forward:  y[.., o] = sum_i x[.., i] weight[o, i] + bias[o]
 Backward: dx = dy weight    dweight = dy^T x    dbias = sum of dy over all but the last axis
 
-On the CPU it is a 1 x 1 convolution over rows (normcore.kernels.convolution): packed panels and register tiles
-instead of BLAS, so the bits do not depend on the number of threads. On the GPU it is cuBLAS.
+On the CPU it is register tiles (normcore.kernels.dense, and for many rows normcore.kernels.convolution) instead of
+BLAS, so the bits do not depend on the number of threads. On the GPU it is cuBLAS.
 
 Shapes: x (N, .., in), y (N, .., out_features) of any rank from 2 on, weight (out_features, in), bias
 (out_features,). float32 and float64. Fewer than two axes, or an empty last one, is a ShapeError.
@@ -18,7 +18,7 @@ import math
 import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
-from normcore.kernels import convolution, convolution_cuda
+from normcore.kernels import convolution_cuda, dense
 from normcore.testing.samples import ErrorSample, Sample
 
 
@@ -50,27 +50,22 @@ class Dense(Op, name="dense", aliases=("linear",), learnable=("weight", "bias"),
         if self.bias:
             parameters["bias"] = Array((self.out_features,), init="torch_default_bias", fan=fan)
         y = (*x.shape[:-1], self.out_features)
-        return Plan(y, parameters, workspace=convolution.workspace(shape), flops=shape.flops)
+        return Plan(y, parameters, workspace=dense.workspace(shape), flops=shape.flops)
 
-    def _shape(self, x: tuple[int, ...], dtype: str) -> convolution.Convolution:
-        rows = math.prod(x[:-1])
-        size = (1, rows, 1)
-        batch = 1 if rows else 0
-        return convolution.Convolution(
-            batch, size, x[-1], self.out_features, size, bias=self.bias, dtype=dtype
-        )
+    def _shape(self, x: tuple[int, ...], dtype: str) -> dense.Dense:
+        return dense.Dense(math.prod(x[:-1]), x[-1], self.out_features, self.bias, dtype)
 
     def forward_cpu(self, t):
-        convolution.forward(t, self._shape(t.x.shape, t.dtype))
+        dense.forward(t, self._shape(t.x.shape, t.dtype))
 
     def backward_cpu(self, t):
-        convolution.backward(t, self._shape(t.x.shape, t.dtype))
+        dense.backward(t, self._shape(t.x.shape, t.dtype))
 
     def forward_cuda(self, t):
-        convolution_cuda.forward(t, self._shape(t.x.shape, t.dtype))
+        convolution_cuda.forward(t, dense.as_convolution(self._shape(t.x.shape, t.dtype)))
 
     def backward_cuda(self, t):
-        convolution_cuda.backward(t, self._shape(t.x.shape, t.dtype))
+        convolution_cuda.backward(t, dense.as_convolution(self._shape(t.x.shape, t.dtype)))
 
     def reference(self, x, weight, bias=None, training=True):
         y = np.einsum("...i,oi->...o", x, weight)

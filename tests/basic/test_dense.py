@@ -12,6 +12,10 @@ from normcore.kernels import uncompiled
 
 # (rows, in, out): what is left over in rows, depth and columns of the tiles
 SHAPES = [(64, 230, 128), (64, 128, 10), (7, 19, 37), (1, 5, 1), (300, 64, 70), (13, 1100, 40), (25, 1, 3)]
+SHAPES += [
+    (600, 33, 20),
+    (5, 40, 530),
+]  # so many rows that weights are packed; more outputs than one product for dx sums
 
 
 def run(rows, features, out, dtype="float32", **params):
