@@ -7,5 +7,5 @@ transforms.py     both together, as a run stores them
 preparation.py    one batch's way through them
 loader.py         workers, buffers, epochs
 settings.py       the `data:` section of a network's file
-image_file.py     one image for `predict`
+image_file.py     one image file to an array     png.py       plain PNG files, fast
 """

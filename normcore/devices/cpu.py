@@ -11,6 +11,12 @@ import numpy as np
 ALIGNMENT = 64  # a cache line, and the width of an AVX-512 register
 
 
+def cores() -> int:
+    """The processors that this process may use."""
+    count = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
+    return count or 1
+
+
 class Cpu:
     """See normcore.devices.device.Device."""
 

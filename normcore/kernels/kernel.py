@@ -151,6 +151,10 @@ class Kernel:
         ready = self._ready.get(t.variant)
         return ready if ready is not None and not _compile_only else self._first(t.variant)
 
+    def function_of(self, variant: Variant) -> Callable[..., None]:
+        """The function itself, for other threads than the one that may be in `compile_only` or `recording`."""
+        return store.load(self.__name__, self.text(variant), variant.compiled).kernel  # type: ignore[no-any-return]
+
     def text(self, variant: Variant) -> str:
         """The generated module's source."""
         return self.written_out(self.function, variant)

@@ -6,11 +6,11 @@ fails costs nothing but the time saved.
 """
 
 import json
-import os
 import subprocess
 import sys
 from typing import Any
 
+from normcore.devices.cpu import cores
 from normcore.kernels import store
 
 
@@ -28,13 +28,7 @@ class Helper:
 
     def start(self) -> None:
         """Start it, once, where there is a second core and a cache on disk to meet in."""
-        cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
-        if (
-            self._process is not None
-            or (cores or 1) < 2
-            or store.folder() is None
-            or not self._wanted["config"]
-        ):
+        if self._process is not None or cores() < 2 or store.folder() is None or not self._wanted["config"]:
             return
         self._process = subprocess.Popen(
             [sys.executable, "-m", "normcore.training.compile_ahead"],

@@ -9,6 +9,7 @@ from PIL import Image
 from normcore.data.dataset import divide
 from normcore.data.image_file import decode, read_image
 from normcore.data.samples import taken
+from normcore.data.sources import images
 from normcore.data.sources.images import Images
 from normcore.errors import DataError, ParameterError
 
@@ -112,6 +113,26 @@ def test_bad_image_is_fatal_or_skipped(tmp_path):
         (tmp_path / f"train/ant/{i}.png").write_text("hello")
     with pytest.warns(UserWarning), pytest.raises(DataError, match="no image of this class can be read"):
         taken(data.x_train, np.array([2]))
+
+
+def test_large_images_are_decoded_by_several_threads(tmp_path, monkeypatch):
+    """The same bytes however many, and the first bad file of a batch is the one that is named."""
+    given = write_folder(tmp_path, shape=(80, 90, 3), count=4)
+    everything = np.arange(8)
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(images, "_THREADS", threads)
+        for memory in (0, 1024):
+            data = Images(str(tmp_path), memory_mb=memory).load(tmp_path)
+            found.append(taken(data.x_train, everything))
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+    np.testing.assert_array_equal(found[0][5], given["train/bee/1.png"].transpose(2, 0, 1))
+    data = Images(str(tmp_path), size=(80, 90)).load(tmp_path)
+    for name in ("ant/1", "bee/3"):
+        (tmp_path / f"train/{name}.png").write_text("hello")
+    with pytest.raises(DataError, match=r"ant.1\.png is no readable image"):
+        taken(data.x_train, everything)
 
 
 @pytest.mark.parametrize("options", [{"size": 0}, {"size": (3, 0)}, {"memory_mb": -1}])

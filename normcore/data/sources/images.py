@@ -1,8 +1,11 @@
 """A folder of image files, a folder for each class; decoded when used, kept in memory while they fit
 there."""
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +14,13 @@ import numpy as np
 from normcore.data.dataset import Dataset, dataset
 from normcore.data.image_file import SUFFIXES, decode, size_of
 from normcore.data.source import DataSource, located
+from normcore.devices.cpu import cores
 from normcore.errors import DataError, ParameterError
 
+_THREADS = min(cores(), 8)
+_LARGE = (
+    1 << 14
+)  # values an image: the decoding of a smaller one is over before another thread gets hold of Python
 _TEST_NAMES = ("test", "val", "validation")
 
 
@@ -129,6 +137,11 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS, "normcore-decode")
+
+
 class ImageFiles:
     """Samples that are image files, (C, H, W) uint8. A decoded image stays in memory if all of them fit."""
 
@@ -157,21 +170,36 @@ class ImageFiles:
         return len(self.files)
 
     def take(self, indices: np.ndarray, out: np.ndarray) -> None:
-        for row, index in enumerate(indices.tolist()):
-            if self._kept is None:
-                out[row] = self._decoded(index)
-                continue
-            if not self._have[index]:  # two workers may do the same file twice, with the same result
-                self._kept[index] = self._decoded(index)
-                self._have[index] = True
-            out[row] = self._kept[index]
+        if self._kept is None:
+            self._decode_all(list(zip(indices.tolist(), out, strict=True)))
+            return
+        missing = indices[~self._have[indices]].tolist()
+        # Two threads may do the same file at once: every byte that either writes is the final one.
+        self._decode_all([(index, self._kept[index]) for index in missing])
+        self._have[missing] = True
+        np.take(self._kept, indices, axis=0, out=out, mode="clip")
 
-    def _decoded(self, index: int) -> np.ndarray:
-        first, end = np.searchsorted(self._labels, self._labels[index] + np.array([0, 1]))
-        for step in range(end - first):
-            at = int(first + (index - first + step) % (end - first))
+    def _decode_all(self, jobs: list[tuple[int, np.ndarray]]) -> None:
+        """Write images to arrays, those of a size that is worth it by several threads. Raises DataError for the first."""
+        share = -(-len(jobs) // _THREADS) if math.prod(self.shape) >= _LARGE else len(jobs)
+        if share == len(jobs):
+            self._decode_some(jobs)
+            return
+        for part in [
+            _pool().submit(self._decode_some, jobs[i : i + share]) for i in range(0, len(jobs), share)
+        ]:
+            part.result()
+
+    def _decode_some(self, jobs: list[tuple[int, np.ndarray]]) -> None:
+        for index, out in jobs:
+            self._decode(index, out)
+
+    def _decode(self, index: int, out: np.ndarray) -> None:
+        """Write an image to `out`, or the next good one of its class. Raises DataError."""
+        for at in self._or_instead(index):
             try:
-                return decode(self.files[at], self.shape[0], self.shape[1:])
+                decode(self.files[at], self.shape[0], self.shape[1:], out)
+                return
             except DataError as fault:
                 if not self._skip:
                     raise _with_hint(fault) from fault
@@ -180,3 +208,10 @@ class ImageFiles:
                     _say_skipped(fault)
         folder = self.files[index].parent
         raise DataError(f"{folder}: no image of this class can be read; replace or remove its files")
+
+    def _or_instead(self, index: int) -> Iterator[int]:
+        """The image itself, then the others of its class from there on."""
+        yield index
+        first, end = np.searchsorted(self._labels, self._labels[index] + np.array([0, 1])).tolist()
+        for step in range(1, end - first):
+            yield first + (index - first + step) % (end - first)
