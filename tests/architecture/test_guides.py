@@ -54,7 +54,7 @@ def run(line, folder):
     words = shlex.split(line)
     program = {"normcore": [sys.executable, "-m", "normcore_cli.main"], "python": [sys.executable]}
     command = [*program[words[0]], *words[1:]]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
 

@@ -29,7 +29,7 @@ class Environment:
 
     def run(self, *arguments: object, folder: Path) -> Outcome:
         command = [str(self.python), *map(str, arguments)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=800, check=False)
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     def normcore(self, *arguments: object, folder: Path) -> Outcome:
@@ -39,7 +39,7 @@ class Environment:
         """This environment's pip, working on the other one; nothing is downloaded."""
         command = [sys.executable, "-m", "pip", "--python", str(self.python), "--disable-pip-version-check"]
         command += map(str, arguments)
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=800, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def register(self, module: str, text: str, *, distribution: str = "", group: str = "normcore") -> None:
