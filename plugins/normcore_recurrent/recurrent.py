@@ -91,8 +91,14 @@ class Recurrent(Op):
     def plan(self, *xs: Tensor) -> Plan:
         x = xs[0]
         if len(x.shape) != 3 or 0 in x.shape[1:]:
+            hint = ""
+            if len(x.shape) == 4 and x.shape[1] == 1:
+                hint = (
+                    f", images of one channel: `reshape: [{x.shape[2]}, {x.shape[3]}]` before it reads them row by row; "
+                    "arrays (N, T, C) of a file are sequences with `data.layout: sequences`"
+                )
             raise ShapeError(
-                f"{self.name}: expected (N, T, C) with at least one step and feature, got {x.shape}"
+                f"{self.name}: expected (N, T, C) with at least one step and feature, got {x.shape}{hint}"
             )
         if len(xs) > 2:
             raise ShapeError(

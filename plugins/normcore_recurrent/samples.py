@@ -51,6 +51,7 @@ def common():
 COMMON_ERRORS = (
     ErrorSample("no units", {"hidden_size": 0}, None, "at least 1"),
     ErrorSample("no sequence", {"hidden_size": 2}, (3, 4), "(N, T, C)"),
+    ErrorSample("an image", {"hidden_size": 2}, (3, 1, 6, 4), "data.layout: sequences"),
     ErrorSample("no steps", {"hidden_size": 2}, (3, 0, 4), "at least one step"),
     ErrorSample("padding without a value", {"hidden_size": 2, "padding_value": float("nan")}, None, "finite"),
     ErrorSample("unknown normalization", {"hidden_size": 2, "normalization": "group_norm"}, None, "layer_norm"),

@@ -225,6 +225,21 @@ train: {epochs: 1}
     )
 
 
+def test_sequences_of_one_length_are_asked_for_by_layout(normcore: Any) -> None:
+    """Arrays (N, T, C) look like grey images; the net that reads sequences says what to do."""
+    x, y = np.zeros((8, 5, 2), np.float32), np.arange(8) % 2
+    np.savez("s.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    text = (
+        "name: s\ndata: {source: npz, path: s.npz}\nnetwork: [{gru: {hidden_size: 2}}]\nloss: cross_entropy\n"
+    )
+    Path("s.yaml").write_text(text, encoding="utf-8")
+    found = normcore("lint", "s.yaml")
+    assert found.status == 2
+    assert "`reshape: [5, 2]` before it reads them row by row" in found.err
+    assert "are sequences with `data.layout: sequences`" in found.err
+    assert normcore("lint", "s.yaml", "--set", "data.layout=sequences").status == 0
+
+
 def test_cuda_without_a_gpu_says_what_is_missing(normcore: Any) -> None:
     from normcore.devices import cuda
 
