@@ -4,6 +4,9 @@ Offsets are chosen greedily, largest buffer first, each at the lowest offset tha
 close to the optimum for networks, and independent of anything but shapes.
 """
 
+import bisect
+import functools
+import operator
 from dataclasses import dataclass, field
 
 ALIGNMENT = 256  # bytes: whole cache lines, and what coalesced GPU accesses want
@@ -26,23 +29,25 @@ class Buffer:
         first, last = self.spans[0]
         self.spans[0] = (min(first, time), max(last, time))
 
-    def meets(self, other: "Buffer") -> bool:
-        return any(a <= d and c <= b for a, b in self.spans for c, d in other.spans)
+    def lifetime(self) -> int:
+        """Its times as the bits of a number: two buffers are alive together where both have the same one."""
+        return functools.reduce(operator.or_, ((2 << last) - (1 << first) for first, last in self.spans), 0)
 
 
 def place(buffers: list[Buffer]) -> int:
     """Give every buffer an offset; returns the bytes needed in all."""
-    placed: list[Buffer] = []
+    placed: list[tuple[int, int, int]] = []  # (offset, end, lifetime), by offset
     total = 0
     for buffer in sorted(buffers, key=lambda b: (-b.nbytes, b.spans[0])):
-        size = _rounded(buffer.nbytes)
+        size, alive = _rounded(buffer.nbytes), buffer.lifetime()
         offset = 0
-        for other in sorted((p for p in placed if p.meets(buffer)), key=lambda p: p.offset):
-            if offset + size <= other.offset:
-                break
-            offset = max(offset, other.offset + _rounded(other.nbytes))
+        for begin, end, others in placed:
+            if others & alive:
+                if offset + size <= begin:
+                    break
+                offset = max(offset, end)
         buffer.offset = offset
-        placed.append(buffer)
+        bisect.insort(placed, (offset, offset + size, alive))
         total = max(total, offset + size)
     return total
 

@@ -24,7 +24,7 @@ def test_random_lifetimes_never_collide():
         for i, a in enumerate(buffers):
             assert a.offset % 256 == 0 and a.offset + a.nbytes <= total
             for b in buffers[i + 1 :]:
-                assert not (a.meets(b) and overlap(a, b)), (a, b)
+                assert not (a.lifetime() & b.lifetime() and overlap(a, b)), (a, b)
         assert total < sum(b.nbytes for b in buffers)
 
 
