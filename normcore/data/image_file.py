@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from normcore.data.png import HEADER_BYTES, compressed, decode_plain, plain_size
 from normcore.errors import DataError
@@ -38,15 +38,11 @@ def decode(
     path: Path, channels: int, size: tuple[int, ...] | None, out: np.ndarray | None = None
 ) -> np.ndarray:
     """An image file as uint8 (channels, H, W), in `out` if that is given (then with a size). Raises DataError."""
-    if size is not None and len(size) != 2:
+    if channels not in (1, 3) or (size is not None and len(size) != 2):
+        wanted = (channels, "H", "W") if size is None else (channels, *size)
         raise DataError(
-            f"{path}: an image has 2 dimensions, the net's input {len(size)} ({size}); give an array (.npy)"
+            f"{path}: an image is (1, H, W) or (3, H, W), the net's input {wanted}; give an array (.npy)"
         )
-    if channels not in (1, 3):
-        raise DataError(
-            f"{path}: an image has 1 or 3 channels, the net's input {channels}; give an array (.npy)"
-        )
-    data = None
     try:
         with open(path, "rb", buffering=0) as file:
             data = file.read()
@@ -56,8 +52,7 @@ def decode(
                 return out
         pixels = _pixels(data, channels, size)
     except _FAULTS as fault:
-        reason = "the file is empty" if data == b"" else str(fault) or type(fault).__name__
-        raise DataError(f"{path} is no readable image ({reason}); replace or remove the file") from fault
+        raise _unreadable(path, fault) from fault
     if out is None:
         return np.ascontiguousarray(pixels)
     out[...] = pixels
@@ -91,8 +86,15 @@ def size_of(path: Path) -> tuple[int, int]:
                 width, height = opened.size
                 turned = opened.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 exchange the axes
     except _FAULTS as fault:
-        raise DataError(f"{path} is no readable image ({fault}); replace or remove the file") from fault
+        raise _unreadable(path, fault) from fault
     return (width, height) if turned else (height, width)
+
+
+def _unreadable(path: Path, fault: Exception) -> DataError:
+    reason = str(fault) or type(fault).__name__
+    if isinstance(fault, UnidentifiedImageError):  # whose own words are about a Python object
+        reason = "of no known format" if path.stat().st_size else "the file is empty"
+    return DataError(f"{path} is no readable image ({reason}); replace or remove the file")
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from normcore.data.dataset import divide
-from normcore.data.image_file import decode, read_image
+from normcore.data.image_file import decode, read_image, size_of
 from normcore.data.samples import taken
 from normcore.data.sources import images
 from normcore.data.sources.images import Images
@@ -216,7 +216,18 @@ def test_missing_and_unfit(tmp_path):
     with pytest.raises(DataError, match="there is no such file"):
         read_image(tmp_path / "a.png", 1, (2, 2))
     write(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
-    with pytest.raises(DataError, match="the net's input 4"):
+    with pytest.raises(DataError, match=r"the net's input \(4, 2, 2\)"):
         read_image(tmp_path / "a.png", 4, (2, 2))
-    with pytest.raises(DataError, match="the net's input 1"):
-        read_image(tmp_path / "a.png", 1, (784,))
+    for size in ((784,), ()):
+        with pytest.raises(DataError, match=r"an image is .* the net's input \(1,.*; give an array"):
+            read_image(tmp_path / "a.png", 1, size)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "the file is empty"), (b"hello", "of no known format")]
+)
+def test_what_is_no_image_is_said_in_words(tmp_path, content, reason):
+    (tmp_path / "a.png").write_bytes(content)
+    for read in (size_of, lambda path: decode(path, 3, (2, 2))):
+        with pytest.raises(DataError, match=rf"a\.png is no readable image \({reason}\)"):
+            read(tmp_path / "a.png")

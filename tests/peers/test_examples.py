@@ -91,8 +91,9 @@ def peer_of(net):
 
 
 # The large nets in float32 are a slow test: each dtype compiles kernels of its own.
+SLOW = [pytest.mark.slow, pytest.mark.timeout(1800)]
 CASES = [
-    pytest.param(name, dtype, marks=[pytest.mark.slow] if name in LARGE and dtype == "float32" else [])
+    pytest.param(name, dtype, marks=SLOW if name in LARGE and dtype == "float32" else [])
     for name in FILES
     for dtype in TOLERANCES
 ]
@@ -180,8 +181,7 @@ def test_the_loss_curve_agrees(name):
     compare_curves(name, 10 if name in LARGE else STEPS)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(LARGE))
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW) for name in sorted(LARGE)])
 def test_the_whole_loss_curve_agrees(name):
     compare_curves(name, STEPS)
 
