@@ -10,7 +10,7 @@ os.environ.setdefault("NUMBA_NUM_THREADS", str(max(2, os.cpu_count() or 1)))
 # Threads that wait must not take a processor from the tests beside them.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-MOST_WORKERS = 8
+MOST_WORKERS = 4  # each grows to 3 GB, with what Numba keeps of a thousand compilations
 
 
 @pytest.hookimpl(tryfirst=True)
