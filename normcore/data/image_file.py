@@ -1,5 +1,4 @@
-"""Image files to arrays: JPEG, PNG and other formats by Pillow (plain PNGs faster by png.py), .npy by NumPy; the
-same for training and `predict`.
+"""Image files to arrays: PNG, JPEG and other formats by Pillow, .npy by NumPy; the same for training and `predict`.
 
 An image becomes (C, H, W): uint8 from image files, float32 or uint8 from .npy. To fit a size, the middle part
 with the right aspect ratio is cut out and resized (bilinear, with antialiasing), so nothing is squeezed.
@@ -7,14 +6,13 @@ Colour becomes grey by luma (ITU-R 601), grey is repeated three times; transpare
 grey keeps its upper 8 bits; the camera's orientation tag is obeyed.
 """
 
-import io
 import struct
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from normcore.data.png import HEADER_BYTES, compressed, decode_plain, plain_size
+from normcore.data.png import HEADER_BYTES, compressed, plain_size
 from normcore.errors import DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -34,42 +32,25 @@ def read_image(path: str | Path, channels: int, size: tuple[int, ...] | None = N
     return decode(path, channels, size)
 
 
-def decode(
-    path: Path, channels: int, size: tuple[int, ...] | None, out: np.ndarray | None = None
-) -> np.ndarray:
-    """An image file as uint8 (channels, H, W), in `out` if that is given (then with a size). Raises DataError."""
+def decode(path: Path, channels: int, size: tuple[int, ...] | None) -> np.ndarray:
+    """An image file as uint8 (channels, H, W). Raises DataError."""
     if channels not in (1, 3) or (size is not None and len(size) != 2):
         wanted = (channels, "H", "W") if size is None else (channels, *size)
         raise DataError(
             f"{path}: an image is (1, H, W) or (3, H, W), the net's input {wanted}; give an array (.npy)"
         )
     try:
-        with open(path, "rb", buffering=0) as file:
-            data = file.read()
-        if size is not None:
-            out = np.empty((channels, *size), np.uint8) if out is None else out
-            if decode_plain(data, out):
-                return out
-        pixels = _pixels(data, channels, size)
+        with Image.open(path) as opened:
+            if size is not None and opened.format == "JPEG" and min(opened.size) >= 2 * max(size):
+                # decodes at a half, a quarter ... of the size
+                opened.draft(opened.mode, (2 * size[1], 2 * size[0]))
+            ImageOps.exif_transpose(opened, in_place=True)  # without, it copies the many that stand upright
+            image = _converted(opened, "L" if channels == 1 else "RGB")
+            if size is not None and image.size != (size[1], size[0]):
+                image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, _middle(image.size, size))
+            pixels = np.asarray(image, np.uint8)
     except _FAULTS as fault:
         raise _unreadable(path, fault) from fault
-    if out is None:
-        return np.ascontiguousarray(pixels)
-    out[...] = pixels
-    return out
-
-
-def _pixels(data: bytes, channels: int, size: tuple[int, ...] | None) -> np.ndarray:
-    """An image file as (channels, H, W) uint8, brought to a size; by Pillow, which raises one of _FAULTS."""
-    with Image.open(io.BytesIO(data)) as opened:
-        if size is not None and opened.format == "JPEG" and min(opened.size) >= 2 * max(size):
-            # decodes at a half, a quarter ... of the size
-            opened.draft(opened.mode, (2 * size[1], 2 * size[0]))
-        ImageOps.exif_transpose(opened, in_place=True)  # without, it copies the many that stand upright
-        image = _converted(opened, "L" if channels == 1 else "RGB")
-        if size is not None and image.size != (size[1], size[0]):
-            image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, _middle(image.size, size))
-        pixels = np.asarray(image, np.uint8)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 

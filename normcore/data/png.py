@@ -1,15 +1,16 @@
 """PNG files of the common kind, 8 bits of grey or RGB, several times as fast as an image library opens them.
 
-What a small image costs there is mostly the making of objects. Here it is one inflation and one pass over its pixels,
-both without the interpreter's lock. Whatever is not plain (a palette, transparency, other depths, interlacing, an
-orientation, a fault) is left to the caller, so nothing here decides what is an error.
+What a small image costs there is mostly the making of objects. Here each file is inflated, and one kernel makes pixels
+of a whole batch: turns at the interpreter's lock slow a training beside it by more than they last. Whatever is not plain
+(a palette, transparency, other depths, interlacing, an orientation, a fault) is left to the caller, so nothing here
+decides what is an error.
 
 Source: PNG Specification, 3rd edition (W3C 2025): chunks (5.3), filters (9.2).
 """
 
 # mypy: allow-untyped-defs
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from struct import Struct
 
@@ -53,33 +54,40 @@ def compressed(data: bytes) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def decode_plain(data: bytes, out: np.ndarray) -> bool:
-    """Write a plain PNG file's pixels to out (C, H, W), uint8, grey to every channel of it.
+def filtered_lines(data: bytes, shape: tuple[int, ...]) -> bytes | None:
+    """The inflated lines of a plain PNG file, for `write_planes`; RGB, or grey for any number of channels.
 
-    False for a file of another size, of colours where out is grey, and for one that is not plain; out is then untouched.
+    None for a file of another size than shape (C, H, W), of colours where that is grey, and for one that is not plain.
     """
     kind = plain_size(data)
-    if kind is None or kind[1:] != out.shape[1:] or kind[0] not in (1, len(out)):
-        return False
-    channels, height, width = kind
-    line = 1 + channels * width
+    if kind is None or kind[1:] != shape[1:] or kind[0] not in (1, shape[0]):
+        return None
+    line = 1 + kind[0] * kind[2]
     inflation = zlib.decompressobj()
     try:
         raw = inflation.decompress(
-            compressed(data), height * line + 1
+            compressed(data), kind[1] * line + 1
         )  # no more, whatever the file would make
     except zlib.error:
-        return False
-    if len(raw) != height * line or not inflation.eof or max(raw[::line]) > 4:
-        return False
-    _reconstruct()(np.frombuffer(raw, np.uint8).reshape(height, line), out[:channels])
-    if channels < len(out):
-        out[1:] = out[0]
-    return True
+        return None
+    return raw if len(raw) == kind[1] * line and inflation.eof and max(raw[::line]) <= 4 else None
+
+
+def write_planes(files: Sequence[bytes], out: np.ndarray, rows: Sequence[int]) -> None:
+    """Write the images of several files' lines to out (N, C, H, W), uint8, at these rows; grey to every channel."""
+    height = out.shape[2]
+    for size in {len(lines) for lines in files}:  # grey files and RGB ones
+        chosen = [k for k, lines in enumerate(files) if len(lines) == size]
+        lines = np.frombuffer(b"".join([files[k] for k in chosen]), np.uint8)
+        _reconstruct()(
+            lines.reshape(len(chosen), height, size // height),
+            out,
+            np.array([rows[k] for k in chosen], np.int64),
+        )
 
 
 @cache
-def _reconstruct() -> Callable[[np.ndarray, np.ndarray], None]:
+def _reconstruct() -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
     return reconstruct.function_of(variant("float32", parallel=False))
 
 
@@ -112,27 +120,35 @@ def paeth_rgb(line, above, out):
 
 
 @cpu
-def reconstruct(lines, out):
-    """Pixels (C, H, W) from filtered lines (H, 1 + W C), whose first byte names the line's filter."""
-    channels, height, width = out.shape
-    for y in range(height):
-        kind = lines[y, 0]
-        if kind == 4 and channels == 3 and y > 0:
-            paeth_rgb(lines[y], out[:, y - 1], out[:, y])
-            continue
-        for k in range(channels):
-            left = corner = np.int64(0)
-            for x in range(width):
-                above = np.int64(out[k, y - 1, x]) if y > 0 else np.int64(0)
-                value = np.int64(lines[y, 1 + x * channels + k])
-                if kind == 1:
-                    value += left
-                elif kind == 2:
-                    value += above
-                elif kind == 3:
-                    value += (left + above) >> 1
-                elif kind == 4:
-                    value += paeth(left, above, corner)
-                left = value & 255
-                corner = above
-                out[k, y, x] = left
+def reconstruct(lines, out, rows):
+    """Pixels (C, H, W) at rows of out from filtered lines (n, H, 1 + W C or 1 + W), whose first byte names the filter."""
+    height, width = out.shape[2:]
+    channels = (lines.shape[2] - 1) // width
+    for i in range(len(rows)):
+        image = out[rows[i]]
+        for y in range(height):
+            line = lines[i, y]
+            kind = line[0]
+            if kind == 4 and channels == 3 and y > 0:
+                paeth_rgb(line, image[:, y - 1], image[:, y])
+                continue
+            for k in range(channels):
+                left = corner = np.int64(0)
+                for x in range(width):
+                    above = np.int64(image[k, y - 1, x]) if y > 0 else np.int64(0)
+                    value = np.int64(line[1 + x * channels + k])
+                    if kind == 1:
+                        value += left
+                    elif kind == 2:
+                        value += above
+                    elif kind == 3:
+                        value += (left + above) >> 1
+                    elif kind == 4:
+                        value += paeth(left, above, corner)
+                    left = value & 255
+                    corner = above
+                    image[k, y, x] = left
+        for k in range(channels, len(image)):
+            for y in range(height):
+                for x in range(width):
+                    image[k, y, x] = image[0, y, x]

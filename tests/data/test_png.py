@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from normcore.data.image_file import decode, size_of
-from normcore.data.png import compressed, decode_plain, plain_size
+from normcore.data.png import compressed, filtered_lines, plain_size, write_planes
 from normcore.errors import DataError
 
 RNG = np.random.default_rng(5)
@@ -38,6 +38,14 @@ def filtered(channels: int, kinds: tuple[int, ...], height: int = 9, width: int 
     return lines
 
 
+def decode_plain(data: bytes, out: np.ndarray) -> bool:
+    """Whether a file is plain; its image is then in `out`."""
+    lines = filtered_lines(data, out.shape)
+    if lines is not None:
+        write_planes([lines], out[None], [0])
+    return lines is not None
+
+
 def by_pillow(data: bytes, mode: str) -> np.ndarray:
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert(mode))
     return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
@@ -54,6 +62,16 @@ def test_filters(channels, kinds):
         three = np.empty((3, 9, 8), np.uint8)
         assert decode_plain(data, three)
         np.testing.assert_array_equal(three, by_pillow(data, "RGB"))
+
+
+def test_a_batch_of_grey_and_colour():
+    files = [png(filtered(channels, (4, 1, 3)), channels) for channels in (3, 1, 3, 1)]
+    out = np.zeros((6, 3, 9, 8), np.uint8)
+    rows = [4, 0, 1, 5]
+    write_planes([filtered_lines(data, (3, 9, 8)) for data in files], out, rows)
+    for data, row in zip(files, rows, strict=True):
+        np.testing.assert_array_equal(out[row], by_pillow(data, "RGB"))
+    assert not out[2:4].any()
 
 
 def test_ties_of_the_paeth_filter():
