@@ -4,6 +4,7 @@ import io
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from normcore_cli import progress
 from normcore_cli.table import count, duration, size, table
 
@@ -82,7 +83,9 @@ def test_steps_and_epochs(monkeypatch: Any) -> None:
     ]
 
 
-def test_a_terminal_gets_one_bar_with_epochs_above_it() -> None:
+def test_a_terminal_gets_one_bar_with_epochs_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
