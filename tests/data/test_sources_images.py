@@ -8,6 +8,7 @@ from PIL import Image
 
 from normcore.data.dataset import divide
 from normcore.data.image_file import decode, read_image, size_of
+from normcore.data.loader import Loader
 from normcore.data.samples import taken
 from normcore.data.sources import images
 from normcore.data.sources.images import Images
@@ -133,6 +134,23 @@ def test_large_images_are_decoded_by_several_threads(tmp_path, monkeypatch):
         (tmp_path / f"train/{name}.png").write_text("hello")
     with pytest.raises(DataError, match=r"ant.1\.png is no readable image"):
         taken(data.x_train, everything)
+
+
+@pytest.mark.parametrize("shape", [(6, 8, 3), (80, 90, 3)], ids=["small", "large"])
+def test_the_number_of_workers_changes_no_bit(tmp_path, shape):
+    """Plain PNGs, decoded a batch at a time, beside a JPEG and a file of another channel count."""
+    write_folder(tmp_path, shape=shape, count=6)
+    write(tmp_path / "train/ant/7.jpg", RNG.integers(0, 256, shape, dtype=np.uint8))
+    write(tmp_path / "train/bee/7.png", RNG.integers(0, 256, (*shape[:2], 4), dtype=np.uint8))
+
+    def epochs(workers, memory):
+        loader = Loader(Images(str(tmp_path), memory_mb=memory).load(tmp_path), 3, workers=workers)
+        return np.concatenate([x.copy() for epoch in (0, 1) for x, _ in loader.epoch(epoch)])
+
+    expected = epochs(0, 1024)
+    assert len(expected) == 28
+    for workers, memory in ((0, 0), (1, 1024), (4, 1024), (4, 0)):
+        np.testing.assert_array_equal(epochs(workers, memory), expected)
 
 
 @pytest.mark.parametrize("options", [{"size": 0}, {"size": (3, 0)}, {"memory_mb": -1}])
