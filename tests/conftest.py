@@ -20,12 +20,14 @@ def pytest_cmdline_main(config):
     `-n 0` keeps it in one process, and so do paths on the command line.
     """
     option = config.option
-    whole = config.args_source is config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")
-    if not whole or option.collectonly or option.usepdb or getattr(option, "numprocesses", 0) is not None:
+    if not hasattr(option, "numprocesses") or hasattr(config, "workerinput"):
         return
-    # Neighbouring tests share kernels: each worker takes a run of them, and the rest of another's when it is done.
-    option.numprocesses, option.dist = min(os.cpu_count() or 1, MOST_WORKERS), "worksteal"
-    option.benchmark_disable = True  # pytest-benchmark would warn that it is
+    whole = config.args_source is config.ArgsSource.TESTPATHS and not option.collectonly and not option.usepdb
+    if whole and option.numprocesses is None:
+        # Neighbouring tests share kernels: each worker takes a run of them, and the rest of another's when it is done.
+        option.numprocesses, option.dist = min(os.cpu_count() or 1, MOST_WORKERS), "worksteal"
+    if option.numprocesses:
+        option.benchmark_disable = True  # pytest-benchmark would warn that it is
 
 
 def pytest_collection_modifyitems(config, items):
