@@ -15,7 +15,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from normcore.data.png import HEADER_BYTES, compressed, plain_size
 from normcore.errors import DataError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 _FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 

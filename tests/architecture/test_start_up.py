@@ -39,3 +39,9 @@ def test_samples_do_not_load_the_suite():
 def test_importing_a_plugin_family_does_not_import_its_ops():
     code = "import normcore_activation\nassert not [m for m in sys.modules if m.startswith('normcore_activation.')]"
     assert not loaded_after(code) & {"numba"}
+
+
+def test_the_registry_needs_what_kernels_need_and_no_more():
+    """The first step of a training waits for it; Numba's array constructors alone take 60 ms."""
+    code = "from normcore.registry import default; default()\nassert 'numba.np.arrayobj' not in sys.modules"
+    assert not loaded_after(code) & {"PIL", "sympy", "rich", "safetensors", "cupy", "torch"}

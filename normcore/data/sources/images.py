@@ -13,12 +13,12 @@ from typing import Literal
 import numpy as np
 
 from normcore.data.dataset import Dataset, dataset
-from normcore.data.image_file import SUFFIXES, decode, size_of
 from normcore.data.png import filtered_lines, write_planes
 from normcore.data.source import DataSource, located
 from normcore.devices.cpu import cores
 from normcore.errors import DataError, ParameterError
 
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 _THREADS = min(cores(), 8)
 _LARGE = (
     1 << 14
@@ -68,6 +68,8 @@ class Images(DataSource, name="images"):
         self, files: list[Path], labels: list[int]
     ) -> tuple[list[Path], list[int], list[tuple[int, int]]]:
         """Files, labels and sizes, without the files that have none where those may be skipped."""
+        from normcore.data.image_file import size_of  # with Pillow, which most runs do without
+
         good, kept, sizes = [], [], []
         for file, label in zip(files, labels, strict=True):
             try:
@@ -223,6 +225,8 @@ class ImageFiles:
 
     def _decoded(self, index: int) -> np.ndarray:
         """An image by Pillow, or the next good one of its class. Raises DataError."""
+        from normcore.data.image_file import decode
+
         for at in self._or_instead(index):
             try:
                 return decode(self.files[at], self.shape[0], self.shape[1:])
