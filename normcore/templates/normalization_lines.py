@@ -96,7 +96,8 @@ class LineWriter(Writer):
             "blocks = (length + step - 1) // step",
             "slots = lines.shape[0]",
             "share = (outer * blocks + slots - 1) // slots",
-            "for slot in prange(slots):",
+            # Threads get neighbouring slots: empty ones at the end would all be one thread's.
+            "for slot in prange((outer * blocks + share - 1) // share):",
             "    for unit in range(slot * share, min(outer * blocks, slot * share + share)):",
             "        o = unit // blocks",
             "        lo = unit % blocks * step",
