@@ -41,8 +41,10 @@ from normcore.errors import ParameterError, PluginError, ShapeError
 from normcore.op import Array, Op, Plan, Tensor
 from normcore.templates.declaration import check_arguments, finite, make, numbers, scalars_of
 from normcore.templates.normalization_columns_cuda import column_kernels
-from normcore.templates.normalization_kernels import THREADS, Declared, normalization_kernels
-from normcore.templates.normalization_lines import SLOTS, LineWriter, line_kernels
+from normcore.templates.normalization_lines import SLOTS, line_kernels
+from normcore.templates.normalization_planes import plane_kernels
+from normcore.templates.normalization_planes_cuda import THREADS, plane_cuda_kernels
+from normcore.templates.normalization_writer import Declared
 
 OVER = ("groups", "sample", "space", "channels", "batch", "everything")
 COLUMNS = 512  # elements of a line of a channel that go together, so that their lines stay in the cache
@@ -89,7 +91,8 @@ class Normalization(Op):
         parts = batch * channels * (-(-positions // COLUMNS) if self.over == "channels" else 1)
         affine = {"gamma": Array((channels,), init="ones"), "beta": Array((channels,))}
         statistics = len(self.declared.statistics)
-        each, sums = LineWriter.scratch(statistics)
+        by_line = self.over == "channels" and len(x.shape) > 2
+        each, sums = line_kernels(self.declared, by_line).scratch
         length = max(channels, min(positions, COLUMNS) if self.over == "channels" else 0)
         return Plan(
             y=x.shape,
@@ -104,7 +107,7 @@ class Normalization(Op):
         )
 
     def _planes(self, t: Any, *arrays: Any) -> list[Any]:
-        """Channels first, arrays as planes of memory; see normalization_kernels.py."""
+        """Channels first, arrays as planes of memory; see normalization_writer.py."""
         batch, channels = t.x.shape[:2]
         groups = self._groups(channels)
         outer = {"batch": (batch, channels), "everything": (1, batch * channels)}.get(
@@ -143,7 +146,7 @@ class Normalization(Op):
         last = (*self._parameters(t), t.stats)
         if self._in_planes(t):
             x, y = self._planes(t, t.x, t.y)
-            kernel = normalization_kernels(self.declared).forward
+            kernel = plane_kernels(self.declared).forward
             kernel[t](x, x.reshape(x.shape[0], -1), y, *last, *self._numbers(), t.e)
         else:
             by_line, (x, y), cut = self._lines(t, t.x, t.y)
@@ -159,14 +162,14 @@ class Normalization(Op):
         gradients = [vars(t).get(name, t.stats[:0, 0]) for name in ("dgamma", "dbeta")]
         last = (*self._parameters(t), *gradients, t.stats)
         if self._in_planes(t):
-            kernel = normalization_kernels(self.declared).backward
+            kernel = plane_kernels(self.declared).backward
             kernel[t](*self._planes(t, *arrays), *last, t.part, wanted, *self._numbers(), t.e)
         else:
             by_line, lines, cut = self._lines(t, *arrays)
             rows = lines[0].shape[0] * lines[0].shape[1] * -(-lines[0].shape[2] // COLUMNS)
             part = t.part[: rows if by_line else lines[0].shape[0] * lines[0].shape[2]]
             kernel = line_kernels(self.declared, by_line).backward
-            kernel[t](*lines, *last, part, t.lines, t.wides, *cut, wanted, *self._numbers(), t.e)
+            kernel[t](*lines, *last, part, wanted, t.lines, t.wides, *cut, *self._numbers(), t.e)
 
     def _no_gradients(self, t: Any) -> None:
         for name in self.learnable:
@@ -180,7 +183,7 @@ class Normalization(Op):
         if self.over == "channels":
             column_kernels(self.declared).forward[t, t.stats.shape[0]](*_columns(t.x, t.y), *last)
         else:
-            kernel = normalization_kernels(self.declared).forward_cuda
+            kernel = plane_cuda_kernels(self.declared).forward
             kernel[t, (t.stats.shape[0], THREADS)](*self._planes(t, t.x, t.y), *last)
 
     def backward_cuda(self, t: Any) -> None:
@@ -199,11 +202,11 @@ class Normalization(Op):
                 launch = kernels.parameters[t, (t.gamma.size, THREADS)]
                 launch(x, dy, *given, t.dgamma, t.dbeta, *numbers)
             return
-        generated = normalization_kernels(self.declared)
-        launch = generated.backward_cuda[t, (t.stats.shape[0], THREADS)]
+        generated = plane_cuda_kernels(self.declared)
+        launch = generated.backward[t, (t.stats.shape[0], THREADS)]
         launch(*self._planes(t, *arrays), *given, t.part, wanted, *numbers)
         if self.learnable:
-            generated.parameters_cuda[t, t.gamma.size](t.part, t.dgamma, t.dbeta)
+            generated.parameters[t, t.gamma.size](t.part, t.dgamma, t.dbeta)
 
     def reference(self, x: Any, gamma: Any = None, beta: Any = None, **arrays: Any) -> Any:
         """The scalar functions as plain Python, element by element."""

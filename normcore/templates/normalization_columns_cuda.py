@@ -1,6 +1,6 @@
 """CUDA kernels of a normalization over channels alone: x (O, P, L), a thread for each of the O * L columns of P.
 
-Neighbouring threads read neighbouring elements of a channel. Formulas: normalization_kernels.py.
+Neighbouring threads read neighbouring elements of a channel. Formulas: normalization_writer.py.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from functools import cache
 
 from normcore.kernels import CudaKernel
 from normcore.templates.declaration import indented, text
-from normcore.templates.normalization_kernels import Declared, Writer
+from normcore.templates.normalization_writer import Declared, Writer
 
 _BEGIN = ["outer, planes, length = x_all.shape", "count = wide(planes)"]
 _PLACE = ["o = r // length", "i = r - o * length"]
