@@ -55,10 +55,11 @@ class Invariants:
             return scalar
         edits += [(s, "pass") for s in found.unused(definition.body, [node for node, _ in edits])]
         last = definition.args.args[-1]
+        # A name of its own: its derivatives are other functions than those of the whole one.
+        old, name = scalar.function.name, f"{scalar.function.name}_of_line"
         text = _replaced(scalar.function.text, [*edits, (last, _added(last, names))])
-        return Scalar(
-            scalar.name, (*scalar.arguments, *names), _made(scalar.function, scalar.function.name, text)
-        )
+        text = text.replace(f"def {old}(", f"def {name}(", 1)
+        return Scalar(scalar.name, (*scalar.arguments, *names), _made(scalar.function, name, text))
 
     def _part(self, scalar: Scalar, node: ast.expr, found: "_Names") -> str:
         before, used = found.needed(node)

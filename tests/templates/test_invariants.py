@@ -86,3 +86,9 @@ def test_straight_lines_are_found():
     assert slope is not None and not takes_x(slope)
     assert slope_of_line(Scalar.of("op", "branches", branches)) is None
     assert is_x(Scalar.of("op", "identity", identity)) and not is_x(Scalar.of("op", "shared", shared))
+
+
+def test_the_slope_of_what_is_left_is_a_function_of_its_own():
+    scalar = Scalar.of("op", "straight", straight)
+    slope = slope_of_line(Invariants().split(scalar))
+    assert slope.function.name != scalar.derivative("x").function.name
