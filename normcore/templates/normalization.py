@@ -27,9 +27,9 @@ over   the elements of x (N, C, *spatial) that share statistics
     "everything"  the whole batch at hand
 affine  y = gamma normalize(...) + beta with learned gamma and beta (C,), the default; False: neither
 
-Numerics: sums run in blocks of 4096 (128 where lines are summed) in the kernel's precision, blocks in float64. A statistic is rounded to that
-precision: at a mean of 1e6, float32 keeps a spread of 1 to about 3 %. Where that matters write kernels by hand, as
-group_norm's are.
+Numerics: sums run in blocks of 4096 values (of 128 where lines of memory are summed) in the kernel's precision, blocks
+in float64. A statistic is rounded to that precision: at a mean of 1e6, float32 keeps a spread of 1 to about 3 %. Where
+that matters write kernels by hand, as group_norm's are.
 """
 
 import math
