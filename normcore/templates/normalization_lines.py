@@ -130,22 +130,18 @@ class LineWriter(Writer):
         ]
 
     def part_lines(self, known: int) -> list[str]:
-        """Lines that compute those invariants that the statistic before the `known`-th was the last for."""
-        names = {*self.d.parameters, *(k.name for k in self.statistics[:known])}
-        last = self.statistics[known - 1].name if known else ""
-        all_parts = zip(self.h, self.invariants.parts.values(), strict=True)
-        parts = [
-            (h, f)
-            for h, f in all_parts
-            if names.issuperset(f.arguments) and (not known or last in f.arguments)
-        ]
-        if not parts:
-            return []
-        lines = [
-            *(f"{s} = {s}_line[i]" for s in self.s[:known]),
-            *(f"{h}_line[i] = {self.value(part)}" for h, part in parts),
-        ]
-        return ["for i in range(size):", *indented(lines)]
+        """Lines that compute those invariants that need the first `known` statistics, and not fewer."""
+        needs = {k.name: n for n, k in enumerate(self.statistics, 1)}
+        loads, values = [f"{s} = {s}_line[i]" for s in self.s[:known]], []
+        for h, (name, part) in zip(self.h, self.invariants.parts.items(), strict=True):
+            needs[name] = max(
+                (needs.get(a, 0) for a in part.arguments), default=0
+            )  # also of earlier invariants
+            if needs[name] < known:
+                loads.append(f"{h} = {h}_line[i]")
+            elif needs[name] == known:
+                values += [f"{h} = {self.value(part)}", f"{h}_line[i] = {h}"]
+        return ["for i in range(size):", *indented([*loads, *values])] if values else []
 
     def each_element(self, arrays: tuple[str, ...], lines: list[str]) -> list[str]:
         """Lines for each element i of line p."""

@@ -4,8 +4,10 @@ import math
 
 import pytest
 
+from normcore.templates import normalization
 from normcore.templates.declaration import Scalar
 from normcore.templates.invariants import Invariants, is_x, slope_of_line, takes_x
+from normcore.templates.normalization_lines import LineWriter
 
 
 def straight(x, mean, scale):
@@ -92,3 +94,23 @@ def test_the_slope_of_what_is_left_is_a_function_of_its_own():
     scalar = Scalar.of("op", "straight", straight)
     slope = slope_of_line(Invariants().split(scalar))
     assert slope.function.name != scalar.derivative("x").function.name
+
+
+def test_what_a_part_is_made_of_is_computed_before_it():
+    """The slope of x / (1 + e^-mean) is an invariant of an invariant."""
+
+    @normalization(over="sample")
+    class gate:
+        """x / (1 + e^-mean)"""
+
+        def mean(x):
+            return x
+
+        def normalize(x, mean):
+            return x / (1.0 + math.exp(-mean))
+
+    writer = LineWriter(gate.declared, by_line=False)
+    lines = "\n".join(writer.part_lines(1))
+    assert not writer.part_lines(0)
+    assert [p.arguments for p in writer.invariants.parts.values()] == [("mean",), ("invariant_0",)]
+    assert lines.index("h_0 = invariant_0(s_mean)") < lines.index("h_1 = invariant_1(h_0)")
