@@ -10,7 +10,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils
-from numba.np.arrayobj import make_array
 
 from normcore.kernels.lowered import Lowered
 
@@ -19,6 +18,8 @@ _POINTER = ir.IntType(8).as_pointer()
 
 def _emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
     """A view whose address comes from a call that LLVM takes to return fresh memory, and cannot look into."""
+    from numba.np.arrayobj import make_array  # slow to import, and only compiling needs it
+
     function = builder.module.globals.get("normcore_unaliased")
     if function is None:
         kind = ir.FunctionType(_POINTER, [_POINTER])
