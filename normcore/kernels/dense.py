@@ -91,7 +91,7 @@ def workspace(d: Dense) -> dict[str, Array]:
     scratch = max(d.forward_tasks * BLOCK * (d.chunk + 1), d.backward_tasks * d.panel)
     if others:
         scratch = max(scratch, others["scratch"].shape[0])
-    gradient = d.rows * d.outputs + TILE_ROWS  # a tile may read past the last row
+    gradient = d.rows * d.outputs + TILE_ROWS  # a tile wider than the rows reads past the last one
     return {**others, "scratch": Array((scratch,)), "gradient": Array((gradient,))}
 
 
@@ -131,15 +131,16 @@ def backward(t: Any, d: Dense) -> None:
         convolution.backward(t, as_convolution(d))
         return
     run, dy = convolution.launch(t.variant), t.dy.reshape(-1)
-    own = t.gradient[: dy.size]
     if t.variant.chain is not None:
-        convolution.output_gradient[run](t.y.reshape(-1), dy, own, t.e)
-    else:
-        own[...] = dy
+        convolution.output_gradient[run](t.y.reshape(-1), dy, t.gradient[: dy.size], t.e)
+        dy = t.gradient
+    elif d.outputs < TILE_ROWS:
+        t.gradient[: dy.size] = dy
+        dy = t.gradient
     dbias = t.dbias if d.bias else convolution.NO_BIAS[d.dtype]
     dx = t.dx.reshape(-1) if t.dx is not None else convolution.NO_BIAS[d.dtype]
     x, weight, dweight = t.x.reshape(-1), t.weight.reshape(-1), t.dweight.reshape(-1)
-    gradients[run](x, weight, t.gradient, dx, dweight, dbias, t.scratch, _rows_table(d), _numbers(d, False))
+    gradients[run](x, weight, dy, dx, dweight, dbias, t.scratch, _rows_table(d), _numbers(d, False))
 
 
 @inline
@@ -179,10 +180,11 @@ def multiply(x, weight, bias, y, scratch, numbers, e):
 
 @inline
 def weight_panel(x, dy, dweight, scratch, own, zeros_at, table, rows, inputs, outputs, k, width, mr, nr):
-    """dweight[:, k : k + width] = dy^T x."""
+    """dweight[:, k : k + width] = dy^T x. The last tile lies over the one before it: it must not read past dy."""
     for r in range(rows):
         copy_run(scratch, own + r * nr, x, r * inputs + k, width)
-    for o in range(0, outputs, mr):
+    for tile in range(0, outputs, mr):
+        o = max(0, min(tile, outputs - mr))
         if width * 2 > nr:
             tile_columns_2(
                 dy, o, table, 0, rows, scratch, own, nr, scratch, zeros_at, dweight, o * inputs + k, inputs,
@@ -247,6 +249,7 @@ def gradients_task(task, x, weight, dy, dx, dweight, dbias, scratch, table, numb
 
 @cpu
 def gradients(x, weight, dy, dx, dweight, dbias, scratch, table, numbers):
-    """dweight, dbias (or empty) and dx (or empty) from the output's gradient, which TILE_ROWS elements follow."""
+    """dweight, dbias (or empty) and dx (or empty) from the output's gradient, which TILE_ROWS elements
+    follow where outputs are fewer."""
     for task in prange(numbers[4]):
         gradients_task(np.int64(task), x, weight, dy, dx, dweight, dbias, scratch, table, numbers)
