@@ -1,9 +1,9 @@
 """PNG files of the common kind, 8 bits of grey or RGB, several times as fast as an image library opens them.
 
-What a small image costs there is mostly the making of objects. Here each file is inflated, and one kernel makes pixels
-of a whole batch: turns at the interpreter's lock slow a training beside it by more than they last. Whatever is not plain
-(a palette, transparency, other depths, interlacing, an orientation, a fault) is left to the caller, so nothing here
-decides what is an error.
+What a small image costs there is mostly the making of objects. Here it is one inflation, and one kernel makes pixels
+of a whole batch: what takes turns with a training's own Python often slows it by more than what it computes. Whatever
+is not plain (a palette, transparency, other depths, interlacing, an orientation, a fault) is left to the caller, so
+nothing here decides what is an error.
 
 Source: PNG Specification, 3rd edition (W3C 2025): chunks (5.3), filters (9.2).
 """

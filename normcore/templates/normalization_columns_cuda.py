@@ -3,12 +3,11 @@
 Neighbouring threads read neighbouring elements of a channel. Formulas: normalization_writer.py.
 """
 
-from dataclasses import dataclass
 from functools import cache
 
 from normcore.kernels import CudaKernel
 from normcore.templates.declaration import indented, text
-from normcore.templates.normalization_writer import Declared, Writer
+from normcore.templates.normalization_writer import CudaKernels, Declared, Writer
 
 _BEGIN = ["outer, planes, length = x_all.shape", "count = wide(planes)"]
 _PLACE = ["o = r // length", "i = r - o * length"]
@@ -81,14 +80,7 @@ class ColumnWriter(Writer):
         return CudaKernel(text(f"{self.d.op}_column_parameters", arguments, body, self.names))
 
 
-@dataclass(frozen=True)
-class ColumnKernels:
-    forward: CudaKernel
-    backward: CudaKernel
-    parameters: CudaKernel
-
-
 @cache
-def column_kernels(declared: Declared) -> ColumnKernels:
+def column_kernels(declared: Declared) -> CudaKernels:
     w = ColumnWriter(declared)
-    return ColumnKernels(w.forward_cuda(), w.backward_cuda(), w.parameters_cuda())
+    return CudaKernels(w.forward_cuda(), w.backward_cuda(), w.parameters_cuda())

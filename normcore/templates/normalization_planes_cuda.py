@@ -3,12 +3,11 @@
 Formulas: normalization_writer.py.
 """
 
-from dataclasses import dataclass
 from functools import cache
 
 from normcore.kernels import CudaKernel
 from normcore.templates.declaration import indented, text
-from normcore.templates.normalization_writer import Declared, Writer
+from normcore.templates.normalization_writer import CudaKernels, Declared, Writer
 
 THREADS = 256  # of a block
 
@@ -78,14 +77,7 @@ class PlaneCudaWriter(Writer):
         return CudaKernel(text(f"{self.d.op}_parameters", ["part", "dgamma", "dbeta"], body, self.names))
 
 
-@dataclass(frozen=True)
-class PlaneCudaKernels:
-    forward: CudaKernel
-    backward: CudaKernel
-    parameters: CudaKernel
-
-
 @cache
-def plane_cuda_kernels(declared: Declared) -> PlaneCudaKernels:
+def plane_cuda_kernels(declared: Declared) -> CudaKernels:
     w = PlaneCudaWriter(declared)
-    return PlaneCudaKernels(w.forward(), w.backward(), w.parameters())
+    return CudaKernels(w.forward(), w.backward(), w.parameters())

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from normcore.kernels import inline
+from normcore.kernels import CudaKernel, inline
 from normcore.kernels.streaming import STREAM_BLOCK, first_stop, leaves_cache, stack_block, stream_run
 from normcore.kernels.warps import block_sum
 from normcore.templates.declaration import Scalar
@@ -33,6 +33,13 @@ class Declared:
     normalize: Scalar
     parameters: tuple[str, ...]
     across: bool  # rows lie across the samples
+
+
+@dataclass(frozen=True)
+class CudaKernels:
+    forward: CudaKernel
+    backward: CudaKernel
+    parameters: CudaKernel
 
 
 class Writer:

@@ -22,6 +22,15 @@ def part_of(x, length, sums):
 
 
 @inline
+def own_slots(length):
+    """(slots, plane, slot, down, along): a plane's slots, the thread's first one, and how far its next one is."""
+    slots = slots_of(length)
+    plane, slot = split(cu.grid(1), slots)
+    down, along = split(cu.gridsize(1), slots)
+    return slots, plane, slot, down, along
+
+
+@inline
 def keep_sums(total, products, scratch, out, c):
     """Adds up two sums over the block, into out (2, C)."""
     total = block_sum(total, scratch)
@@ -97,9 +106,7 @@ def planes_gradient_sums_cuda(x, dy, length, gamma, beta, shift, rest, scale, ch
 @cuda
 def planes_normalize_cuda(x, y, length, gamma, beta, shift, rest, scale, change, e):
     v = cu.local.array(LANES, real)
-    slots = slots_of(length)
-    plane, slot = split(cu.grid(1), slots)
-    down, along = split(cu.gridsize(1), slots)
+    slots, plane, slot, down, along = own_slots(length)
     c = plane % shift.size
     next_c = down % shift.size
     while plane * length < x.size:
@@ -121,9 +128,7 @@ def planes_input_gradient_cuda(x, dy, dx, length, gamma, beta, shift, rest, scal
     """mean_g, slope: what is taken out of g, from parameter_gradients_cuda."""
     v = cu.local.array(LANES, real)
     dv = cu.local.array(LANES, real)
-    slots = slots_of(length)
-    plane, slot = split(cu.grid(1), slots)
-    down, along = split(cu.gridsize(1), slots)
+    slots, plane, slot, down, along = own_slots(length)
     c = plane % shift.size
     next_c = down % shift.size
     while plane * length < x.size:
