@@ -5,7 +5,7 @@ waits for the legacy default stream and the other way round, so arrays that a ca
 PyTorch's default stream are ready when a kernel reads them, and results are ready when the caller's next
 operation does.
 
-With NUMBA_ENABLE_CUDASIM=1 the device is a simulator that needs no GPU and no CuPy (see cuda_simulator.py).
+With NUMBA_ENABLE_CUDASIM=1 the device is a simulator that needs no GPU and no CuPy (cuda_simulator.py, cuda_threads.py).
 """
 
 import ctypes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from normcore.devices.cuda import device
-from normcore.devices.cuda_simulator import SimulatorError
+from normcore.devices.cuda_threads import SimulatorError
 from normcore.kernels import cu, cuda, inline, real, variant
 
 
