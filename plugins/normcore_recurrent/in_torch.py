@@ -1,4 +1,23 @@
-"""The recurrent ops with layer_norm inside, in PyTorch, which has no module for them: a loop over the steps."""
+"""The recurrent ops in PyTorch: by its modules, and with layer_norm inside, which those lack, by a loop over the steps."""
+
+
+def module(op, torch, x, lengths, arrays):
+    """The output for x (N, T, C), a torch tensor, of lengths (N,) or None; arrays: the parameters by name."""
+    made = op.torch_module(torch)(
+        x.shape[2], op.hidden_size, op.num_layers, batch_first=True, bidirectional=op.bidirectional,
+        device=x.device, dtype=x.dtype, **op.torch_options(),
+    )  # fmt: skip
+    given = x
+    if lengths is not None:
+        pack = torch.nn.utils.rnn.pack_padded_sequence
+        given = pack(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+    y, last = torch.func.functional_call(made, arrays, (given,))
+    if not op.return_sequences:
+        last = last[0] if isinstance(last, tuple) else last
+        return torch.cat(tuple(last[-2 if op.bidirectional else -1 :]), -1)
+    if lengths is not None:
+        y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])
+    return y
 
 
 def layer_normalized(op, torch, x, arrays):

@@ -83,3 +83,8 @@ def ends_cuda(x, padding, lengths):
     """A thread a sequence: it mostly looks at a step or two."""
     for n in range(cu.grid(1), x.shape[0], cu.gridsize(1)):
         lengths[n] = steps_before_padding(x[n], real(padding))
+
+
+def launcher(t, kernels, extent):
+    """What runs the CPU or the CUDA kernel of a pair; to be looked up once, not at every step."""
+    return kernels[0][t] if t.device.name == "cpu" else kernels[1][t, extent]

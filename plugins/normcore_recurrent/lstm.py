@@ -35,7 +35,8 @@ import numpy as np
 
 from normcore.testing.samples import Sample
 from normcore_recurrent import lstm_steps as steps
-from normcore_recurrent.recurrent import Recurrent, launcher
+from normcore_recurrent.joining import launcher
+from normcore_recurrent.recurrent import Recurrent
 from normcore_recurrent.reference import logistic
 from normcore_recurrent.samples import COMMON_ERRORS, common
 

@@ -10,10 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-from normcore import Array, DataError, Op, ParameterError, Plan, ShapeError, Tensor
-from normcore.kernels import convolution, convolution_cuda, running
+from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
+from normcore.kernels import convolution, convolution_cuda
 from normcore.kernels.accumulate import accumulate
 from normcore_recurrent import in_torch, joining, reference
+from normcore_recurrent import lengths as lengths_of
 from normcore_recurrent.step_norm import StepNorm
 
 
@@ -178,7 +179,7 @@ class Recurrent(Op):
 
     def _forward(self, t):
         x = t.xs[0]
-        self._lengths(t)
+        lengths_of.find(self, t)
         if not x.size:
             return
         source, size = x, self.hidden_size
@@ -307,65 +308,9 @@ class Recurrent(Op):
         factor = weight if gradient else weight.T
         return lambda source, target: t.device.matmul(source, factor, target)
 
-    def _lengths(self, t):
-        """Sets t.lengths. Raises ShapeError for a length outside 1 to T, DataError for a sequence of padding only."""
-        x = t.xs[0]
-        batch, steps = x.shape[:2]
-        t.lengths = t.ends if len(t.xs) == 1 else t.xs[1]
-        if len(t.xs) == 1:
-            t.ends[...] = (
-                steps  # before the kernel too: where launches are only recorded, nothing else sets it
-            )
-        if len(t.xs) == 1 and self.padding_value is None:
-            counts = np.full(batch, steps)
-        else:
-            if len(t.xs) == 1:
-                find = launcher(t, (joining.ends_cpu, joining.ends_cuda), batch)
-                find(x, np.float64(self.padding_value), t.ends)
-            counts = t.device.to_host(t.lengths) if running() else np.full(batch, steps)
-            wrong = np.flatnonzero((counts < 1) | (counts > steps))
-            if wrong.size:
-                k = int(wrong[0])
-                if len(t.xs) == 1:
-                    raise DataError(
-                        f"{t.path}: sequence {k} of {batch} holds only padding (padding_value "
-                        f"{self.padding_value}; {wrong.size} such), expected at least one step with another value; leave "
-                        "empty sequences out of the batch"
-                    )
-                raise ShapeError(
-                    f"{t.path}: expected lengths from 1 to {steps} (the input's steps), got {int(counts[k])} for "
-                    f"sequence {k} of {batch} ({wrong.size} such); leave empty sequences out of the batch"
-                )
-        longest = int(counts.max(initial=0))
-        if self.normalization == "batch_norm" and batch:
-            self._check_statistics(t, counts, longest)
-
-    def _check_statistics(self, t, counts, longest):
-        if t.training:
-            alive = int((counts >= longest).sum())
-            if alive < 2:
-                raise ShapeError(
-                    f"{t.path}: batch_norm needs at least two sequences at every time step, but only {alive} of the "
-                    f"batch's {len(counts)} reaches step {longest}; use larger batches of similar lengths, or layer_norm"
-                )
-            if int(t.device.to_host(t.trained_steps)[0]) < longest:
-                t.trained_steps[...] = longest
-            t.last_trained = longest - 1
-            return
-        trained = int(t.device.to_host(t.trained_steps)[0])
-        t.last_trained = max(0, trained - 1)
-        if trained < longest and (self.longer == "error" or trained == 0):
-            raise ShapeError(
-                f"{t.path}: batch_norm has statistics of {trained} time steps, the input has sequences of {longest}: "
-                "train with sequences as long, set longer: last to reuse the last step's, or use layer_norm"
-            )
-
     def refused(self, x):
         """Sequences of padding only, before any kernel runs."""
-        if self.padding_value is None:
-            return None
-        empty = (x == np.asarray(self.padding_value, x.dtype)).all((1, 2))
-        return empty, f"holds only padding (padding_value {self.padding_value})"
+        return lengths_of.refused(self, x)
 
     def _fill(self, t, array):
         self._launch(t, "fill", array.size, array.reshape(-1), 0.0)
@@ -391,21 +336,7 @@ class Recurrent(Op):
             return in_torch.layer_normalized(self, torch, x, arrays)
         if self.normalization != "none":
             raise NotImplementedError(f"no {self.normalization} in {self.name}")
-        module = self.torch_module(torch)(
-            x.shape[2], self.hidden_size, self.num_layers, batch_first=True, bidirectional=self.bidirectional,
-            device=x.device, dtype=x.dtype, **self.torch_options(),
-        )  # fmt: skip
-        given = x
-        if lengths is not None:
-            pack = torch.nn.utils.rnn.pack_padded_sequence
-            given = pack(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        y, last = torch.func.functional_call(module, arrays, (given,))
-        if not self.return_sequences:
-            last = last[0] if isinstance(last, tuple) else last
-            return torch.cat(tuple(last[-2 if self.bidirectional else -1 :]), -1)
-        if lengths is not None:
-            y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])
-        return y
+        return in_torch.module(self, torch, x, lengths, arrays)
 
     def torch_options(self):
         return {}
@@ -416,11 +347,6 @@ class Recurrent(Op):
             getattr(joining, f"{name}_cpu")(*arguments)
         else:
             getattr(joining, f"{name}_cuda")[t, extent](*arguments)
-
-
-def launcher(t, kernels, extent):
-    """What runs the CPU or the CUDA kernel of a pair; to be looked up once, not at every step."""
-    return kernels[0][t] if t.device.name == "cpu" else kernels[1][t, extent]
 
 
 def _names(t, **arrays):

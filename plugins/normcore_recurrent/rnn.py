@@ -24,7 +24,8 @@ import numpy as np
 from normcore import ParameterError
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_recurrent import rnn_steps as steps
-from normcore_recurrent.recurrent import Recurrent, launcher
+from normcore_recurrent.joining import launcher
+from normcore_recurrent.recurrent import Recurrent
 from normcore_recurrent.samples import COMMON_ERRORS, common
 
 FORWARD = (steps.forward_cpu, steps.forward_cuda)
