@@ -5,8 +5,8 @@ Forward   y = x for x > 0, else r x; in training r = lower + (upper - lower) u w
 Gradient  dy/dx = 1 for x > 0, else r, with the same r
 
 u comes from the counter-based generator keyed by (seed and layer, call number, i), i the row-major index in the logical
-array (N, C, *spatial), as dropout's does: backward draws r again instead of keeping it, and r does not depend on
-the memory format, the device, the dtype or the number of threads. It has 24 bits.
+array (N, C, *spatial), as dropout's does, so r does not depend on the memory format, the device, the dtype or the
+number of threads. It has 24 bits. Training keeps dy/dx for backward, which needs no x then.
 Shapes: any. float32 and float64. NaN stays NaN. lower above upper is a ParameterError.
 
 Source: Xu, Wang, Chen and Li 2015, "Empirical evaluation of rectified activations in convolutional network",
@@ -17,82 +17,106 @@ import math
 from functools import cached_property
 
 import numpy as np
+from normcore_basic.multiply import Multiply
 
-from normcore import Op, ParameterError, Plan, Tensor
+from normcore import Array, Op, ParameterError, Plan, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange
+from normcore.kernels.draws import (
+    GROUP,
+    groups_of,
+    lanes_of,
+    lines_in,
+    lines_out,
+    part_of,
+    units_of,
+    workspace,
+)
 from normcore.random import philox, uniform, uniform_32, unit_32
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_activation.gated import inlined
 from normcore_activation.leaky_relu import leaky_relu
 
-GROUP = 128  # elements that share 32 blocks of the generator (normcore.random)
 TASK = 64  # groups a parallel task takes
-BACKWARD = False  # the factor goes to the gradient instead of to x
+PRODUCT = Multiply()  # of gradients and slopes
 
 _scalars = leaky_relu.scalars[""]
-_value, _slope = inlined(_scalars.forward), inlined(_scalars.derivatives[0])
+_slope = inlined(_scalars.derivatives[0])
 
 
 @inline
-def result(x, g, u, lower, spread):
-    """y, or in backward dx from the gradient g."""
-    r = lower + spread * u
-    return g * _slope(x, x, r) if BACKWARD else _value(x, r)
+def slope_of(x, u, lower, spread):
+    """dy/dx, and y / x too: 1 or the slope that u draws."""
+    return _slope(x, x, lower + spread * u)
 
 
 @inline
-def group_run(x, g, out, key, group, call, lower, spread):
+def group_run(x, y, slope, key, group, call, lower, spread):
     """One whole group: a block of the generator serves four elements, a quarter of the group apart."""
     for j in range(32):
         w0, w1, w2, w3 = philox(key, group * 32 + j, call, 0)
-        out[j] = result(x[j], g[j], unit_32(w0), lower, spread)
-        out[j + 32] = result(x[j + 32], g[j + 32], unit_32(w1), lower, spread)
-        out[j + 64] = result(x[j + 64], g[j + 64], unit_32(w2), lower, spread)
-        out[j + 96] = result(x[j + 96], g[j + 96], unit_32(w3), lower, spread)
+        slope[j] = slope_of(x[j], unit_32(w0), lower, spread)
+        slope[j + 32] = slope_of(x[j + 32], unit_32(w1), lower, spread)
+        slope[j + 64] = slope_of(x[j + 64], unit_32(w2), lower, spread)
+        slope[j + 96] = slope_of(x[j + 96], unit_32(w3), lower, spread)
+    for j in range(GROUP):
+        y[j] = x[j] * slope[j]
 
 
 @cpu
-def _random(x, g, out, key, call, lower, spread):
-    """x, g, out flat, in logical order."""
+def _random(x, y, slope, key, call, lower, spread):
+    """x, y, slope flat, in logical order."""
     groups = (x.size + GROUP - 1) // GROUP
     for task in prange((groups + TASK - 1) // TASK):
         for group in range(task * TASK, min(groups, task * TASK + TASK)):
             lo = group * GROUP
             hi = lo + GROUP
             if hi <= x.size:
-                group_run(x[lo:hi], g[lo:hi], out[lo:hi], key, group, call, lower, spread)
+                group_run(x[lo:hi], y[lo:hi], slope[lo:hi], key, group, call, lower, spread)
             else:
                 for i in range(lo, x.size):
-                    out[i] = result(x[i], g[i], uniform_32(key, i, call, 0), lower, spread)
+                    slope[i] = slope_of(x[i], uniform_32(key, i, call, 0), lower, spread)
+                    y[i] = x[i] * slope[i]
 
 
 @cpu
-def _random_channels_last(x, g, out, key, call, lower, spread):
-    """Arrays (N, S, C), where element (n, s, c) has the logical index (n * C + c) * S + s."""
-    batch, positions, channels = x.shape
-    for j in prange(batch * positions):
-        n = j // positions
-        s = j - n * positions
-        for c in range(channels):
-            u = uniform_32(key, (n * channels + c) * positions + s, call, 0)
-            out[n, s, c] = result(x[n, s, c], g[n, s, c], u, lower, spread)
+def _random_channels_last(x, y, slope, lines, shape, key, call, lower, spread):
+    """Flat arrays of shape (N, S, C), where element (n, s, c) has the logical index (n * C + c) * S + s."""
+    tasks, units = lines.shape[0], units_of(shape)
+    for task in prange(tasks):
+        before, after, drawn = lines[task, 0], lines[task, 1], lines[task, 2]
+        for unit in range(units * task // tasks, units * (task + 1) // tasks):
+            at, count_of_lines, first, stride, length, count = part_of(unit, shape)
+            lines_in(x, at, shape[2], before, stride, length, count)
+            for k in range(count_of_lines):
+                lo, group, end = groups_of(first, k, shape[1], stride, length, count)
+                while group < end:
+                    hi = lo + GROUP
+                    group_run(before[lo:hi], after[lo:hi], drawn[lo:hi], key, group, call, lower, spread)
+                    group += 1
+                    lo = hi
+            lines_out(after, stride, y, at, shape[2], length, count)
+            lines_out(drawn, stride, slope, at, shape[2], length, count)
 
 
 @cuda
-def _random_cuda(x, g, out, key, call, lower, spread):
+def _random_cuda(x, y, slope, key, call, lower, spread):
     for i in range(cu.grid(1), x.size, cu.gridsize(1)):
-        out[i] = result(x[i], g[i], uniform_32(key, i, call, 0), lower, spread)
+        r = slope_of(x[i], uniform_32(key, i, call, 0), lower, spread)
+        slope[i] = r
+        y[i] = x[i] * r
 
 
 @cuda
-def _random_channels_last_cuda(x, g, out, key, call, lower, spread):
+def _random_channels_last_cuda(x, y, slope, key, call, lower, spread):
     positions, channels = x.shape[1], x.shape[2]
     for i in range(cu.grid(1), x.size, cu.gridsize(1)):
         c = i % channels
         s = i // channels % positions
         n = i // channels // positions
         u = uniform_32(key, (n * channels + c) * positions + s, call, 0)
-        out[n, s, c] = result(x[n, s, c], g[n, s, c], u, lower, spread)
+        r = slope_of(x[n, s, c], u, lower, spread)
+        slope[n, s, c] = r
+        y[n, s, c] = x[n, s, c] * r
 
 
 class Rrelu(Op, name="rrelu", source="Xu, Wang, Chen and Li 2015, arXiv:1505.00853"):
@@ -102,7 +126,7 @@ class Rrelu(Op, name="rrelu", source="Xu, Wang, Chen and Li 2015, arXiv:1505.008
     upper: float = 1 / 3
 
     formats = ("channels_first", "channels_last")
-    backward_needs = ("x",)
+    backward_needs = ("x",)  # in inference
     stochastic = True
 
     samples = (
@@ -131,7 +155,8 @@ class Rrelu(Op, name="rrelu", source="Xu, Wang, Chen and Li 2015, arXiv:1505.008
             raise ParameterError("lower", f"a number of at most upper, which is {self.upper}", self.lower)
 
     def plan(self, x: Tensor) -> Plan:
-        return Plan(y=x.shape, flops=16 * x.size)
+        size = math.prod(x.shape)
+        return Plan(y=x.shape, saved={"slope": Array((size,))}, workspace=workspace(x, 3), flops=16 * size)
 
     @cached_property
     def mean(self):
@@ -142,49 +167,43 @@ class Rrelu(Op, name="rrelu", source="Xu, Wang, Chen and Li 2015, arXiv:1505.008
         return (np.dtype(t.dtype).type(self.mean.negative_slope),)
 
     def forward_cpu(self, t):
-        if t.training:
-            self._draw(t, _random, _random_channels_last, t.x, t.x, t.y)
-        else:
+        if not t.training:
             self.mean.kernels.forward[t](t.x.reshape(-1), t.y.reshape(-1), self._constants(t))
+        elif t.format == "channels_last" and t.x.ndim > 2:
+            kernel = _random_channels_last.with_constants(LANES=lanes_of(t.dtype))
+            shape = (t.x.shape[0], math.prod(t.x.shape[1:-1]), t.x.shape[-1])
+            kernel[t](t.x.reshape(-1), t.y.reshape(-1), t.slope, t.lines, shape, *self._numbers(t))
+        else:
+            _random[t](t.x.reshape(-1), t.y.reshape(-1), t.slope, *self._numbers(t))
 
     def backward_cpu(self, t):
         if t.dx is None:
             return
+        dy, dx = t.dy.reshape(-1), t.dx.reshape(-1)
         if t.training:
-            self._draw(t, _random_back, _random_channels_last_back, t.x, t.dy, t.dx)
+            PRODUCT.kernels.forward[t](dy, t.slope, dx, (t.slope.dtype.type(0),))
         else:
-            arrays = (t.x.reshape(-1), t.dy.reshape(-1), t.dx.reshape(-1))
-            self.mean.kernels.backward[t](*arrays, self._constants(t))
+            self.mean.kernels.backward[t](t.x.reshape(-1), dy, dx, self._constants(t))
 
     def forward_cuda(self, t):
-        if t.training:
-            self._draw_cuda(t, _random_cuda, _random_channels_last_cuda, t.x, t.x, t.y)
+        x, y = t.x.reshape(-1), t.y.reshape(-1)
+        if not t.training:
+            self.mean.kernels.forward_cuda[t, y.size](x, y, self._constants(t))
+        elif t.format == "channels_last" and t.x.ndim > 2:
+            shape = (t.x.shape[0], math.prod(t.x.shape[1:-1]), t.x.shape[-1])
+            arrays = (a.reshape(shape) for a in (x, y, t.slope))
+            _random_channels_last_cuda[t, y.size](*arrays, *self._numbers(t))
         else:
-            forward = self.mean.kernels.forward_cuda
-            forward[t, t.y.size](t.x.reshape(-1), t.y.reshape(-1), self._constants(t))
+            _random_cuda[t, y.size](x, y, t.slope, *self._numbers(t))
 
     def backward_cuda(self, t):
         if t.dx is None:
             return
+        dy, dx = t.dy.reshape(-1), t.dx.reshape(-1)
         if t.training:
-            self._draw_cuda(t, _random_cuda_back, _random_channels_last_cuda_back, t.x, t.dy, t.dx)
+            PRODUCT.kernels.forward_cuda[t, dx.size](dy, t.slope, dx, (t.slope.dtype.type(0),))
         else:
-            arrays = (t.x.reshape(-1), t.dy.reshape(-1), t.dx.reshape(-1))
-            self.mean.kernels.backward_cuda[t, t.dx.size](*arrays, self._constants(t))
-
-    def _draw(self, t, flat, channels_last, *arrays):
-        kernel, shape = self._view(t, flat, channels_last)
-        kernel[t](*(a.reshape(shape) for a in arrays), *self._numbers(t))
-
-    def _draw_cuda(self, t, flat, channels_last, *arrays):
-        kernel, shape = self._view(t, flat, channels_last)
-        kernel[t, arrays[0].size](*(a.reshape(shape) for a in arrays), *self._numbers(t))
-
-    def _view(self, t, flat, channels_last):
-        shape = t.x.shape
-        if t.format == "channels_last" and len(shape) > 2:
-            return channels_last, (shape[0], math.prod(shape[1:-1]), shape[-1])
-        return flat, (t.x.size,)
+            self.mean.kernels.backward_cuda[t, dx.size](t.x.reshape(-1), dy, dx, self._constants(t))
 
     def _numbers(self, t):
         kind = np.dtype(t.dtype).type
@@ -201,9 +220,3 @@ class Rrelu(Op, name="rrelu", source="Xu, Wang, Chen and Li 2015, arXiv:1505.008
 
     def in_torch(self, torch, x, *, training, **arrays):
         return torch.nn.functional.rrelu(x, self.lower, self.upper, training)
-
-
-_random_back = _random.with_constants(BACKWARD=True)
-_random_channels_last_back = _random_channels_last.with_constants(BACKWARD=True)
-_random_cuda_back = _random_cuda.with_constants(BACKWARD=True)
-_random_channels_last_cuda_back = _random_channels_last_cuda.with_constants(BACKWARD=True)

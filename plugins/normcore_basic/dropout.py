@@ -20,10 +20,19 @@ import numpy as np
 
 from normcore import Op, ParameterError, Plan, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange, real
+from normcore.kernels.draws import (
+    GROUP,
+    groups_of,
+    lanes_of,
+    lines_in,
+    lines_out,
+    part_of,
+    units_of,
+    workspace,
+)
 from normcore.random import philox, uniform, uniform_32, unit_32
 from normcore.testing.samples import ErrorSample, Sample
 
-GROUP = 128  # elements that share 32 blocks of the generator (normcore.random)
 TASK = 64  # groups a parallel task takes
 LEVELS = 1 << 24  # values a float32 uniform takes
 
@@ -63,15 +72,23 @@ def _drop(x, y, key, call, limit, scale):
 
 
 @cpu
-def _drop_channels_last(x, y, key, call, limit, scale):
-    """x, y (N, S, C), where element (n, s, c) has the logical index (n * C + c) * S + s."""
-    batch, positions, channels = x.shape
-    for j in prange(batch * positions):
-        n = j // positions
-        s = j - n * positions
-        for c in range(channels):
-            i = (n * channels + c) * positions + s
-            y[n, s, c] = x[n, s, c] * factor(uniform_32(key, i, call, 0), limit, scale)
+def _drop_channels_last(x, y, lines, shape, key, call, limit, scale):
+    """x, y flat, of shape (N, S, C), where element (n, s, c) has the logical index (n * C + c) * S + s."""
+    tasks, units = lines.shape[0], units_of(shape)
+    for task in prange(tasks):
+        before, after = lines[task, 0], lines[task, 1]
+        for unit in range(units * task // tasks, units * (task + 1) // tasks):
+            at, count_of_lines, first, stride, length, count = part_of(unit, shape)
+            lines_in(x, at, shape[2], before, stride, length, count)
+            for k in range(count_of_lines):
+                lo, group, end = groups_of(first, k, shape[1], stride, length, count)
+                while group < end:
+                    drop_group(
+                        before[lo : lo + GROUP], after[lo : lo + GROUP], key, group, call, limit, scale
+                    )
+                    group += 1
+                    lo += GROUP
+            lines_out(after, stride, y, at, shape[2], length, count)
 
 
 @inline
@@ -141,7 +158,7 @@ class Dropout(Op, name="dropout", source="Srivastava et al. 2014, JMLR 15"):
             raise ParameterError("p", "a probability from 0 to 1", self.p)
 
     def plan(self, x: Tensor) -> Plan:
-        return Plan(y=x.shape, flops=x.size)
+        return Plan(y=x.shape, workspace=workspace(x, 2), flops=x.size)
 
     def forward_cpu(self, t):
         self._run_cpu(t, t.x, t.y)
@@ -155,7 +172,8 @@ class Dropout(Op, name="dropout", source="Srivastava et al. 2014, JMLR 15"):
             _copy[t](x.reshape(-1), y.reshape(-1))
         elif t.format == "channels_last" and x.ndim > 2:
             shape = (x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
-            _drop_channels_last[t](x.reshape(shape), y.reshape(shape), *self._numbers(t))
+            kernel = _drop_channels_last.with_constants(LANES=lanes_of(t.dtype))
+            kernel[t](x.reshape(-1), y.reshape(-1), t.lines, shape, *self._numbers(t))
         else:
             _drop[t](x.reshape(-1), y.reshape(-1), *self._numbers(t))
 
