@@ -23,7 +23,7 @@ import numpy as np
 
 from normcore.kernels import inline
 from normcore.kernels.tile import lanes
-from normcore.kernels.vector_moves import transpose_block
+from normcore.kernels.transpose import turn
 from normcore.op import Array
 
 GROUP = 128  # elements that share 32 blocks of the generator
@@ -84,24 +84,10 @@ def groups_of(first, k, positions, stride, length, count):
 @inline
 def lines_in(x, at, channels, line, stride, length, count):
     """line[GROUP + c * stride + j] = x[at + j * channels + c] for c < count, j < length."""
-    if count == LANES and length >= LANES:
-        for j in range(0, length, LANES):
-            k = min(j, length - LANES)
-            transpose_block(line, GROUP + k, stride, x, at + k * channels, channels)
-    else:
-        for j in range(length):
-            for c in range(count):
-                line[GROUP + c * stride + j] = x[at + j * channels + c]
+    turn(x, at, channels, line, GROUP, stride, length, count)
 
 
 @inline
 def lines_out(line, stride, y, at, channels, length, count):
     """The way back."""
-    if count == LANES and length >= LANES:
-        for j in range(0, length, LANES):
-            k = min(j, length - LANES)
-            transpose_block(y, at + k * channels, channels, line, GROUP + k, stride)
-    else:
-        for j in range(length):
-            for c in range(count):
-                y[at + j * channels + c] = line[GROUP + c * stride + j]
+    turn(line, GROUP, stride, y, at, channels, count, length)

@@ -1,34 +1,69 @@
-"""Between memory formats: (N, A, B) to (N, B, A), tile by tile so that both sides move whole cache lines."""
+"""Between memory formats: (N, A, B) to (N, B, A), tile by tile so that both sides move whole cache lines.
+
+`turn` serves every kernel that needs rows as columns.
+"""
 
 from typing import Any
 
+import numpy as np
+
 from normcore.kernels import cpu, cu, cuda, inline, prange, real
+from normcore.kernels.tile import VECTOR_BYTES
+from normcore.kernels.vector_moves import transpose_block
 from normcore.op import Shape
 
-TILE = 32  # 32 x 32 float32: 4 KB on each side
+TILE = 32  # of CUDA: 32 x 32 float32 are 4 KB on each side
 PADDED = TILE + 1  # one more column in shared memory keeps the elements of a column in different banks
 NARROW = 8  # a CUDA tile with fewer rows or columns leaves most of a warp idle
+LONG, SHORT = 64, 256  # of a CPU tile, along the longer and the shorter side: runs of several lines on both
 
 
 @inline
-def _tile(x, y, a0, a1, b0, b1):
-    for b in range(b0, b1):
-        row = y[b, a0:a1]
-        column = x[a0:a1, b]
-        for i in range(row.size):
-            row[i] = column[i]
+def turn(x, at, apart, y, to, pitch, rows, columns):
+    """y[to + j * pitch + i] = x[at + i * apart + j] for i < rows, j < columns; x, y flat.
+
+    Blocks of a vector by a vector of elements; the last of a side lies over the one before it.
+    """
+    n = VECTOR_BYTES // x.itemsize
+    if rows >= n and columns >= n:
+        for j in range(0, columns, n):
+            c = min(j, columns - n)
+            for i in range(0, rows, n):
+                r = min(i, rows - n)
+                transpose_block(y, to + c * pitch + r, pitch, x, at + r * apart + c, apart)
+    else:
+        for j in range(columns):
+            for i in range(rows):
+                y[to + j * pitch + i] = x[at + i * apart + j]
+
+
+@inline
+def turn_tile(tile, x, at, apart, y, to, pitch, rows, columns):
+    """Tile number `tile` of turn(...), of tiles_of(rows, columns)."""
+    tall = LONG if rows >= columns else SHORT
+    wide = SHORT if rows >= columns else LONG
+    across = (columns + wide - 1) // wide
+    r = tile // across * tall
+    c = tile % across * wide
+    turn(
+        x, at + r * apart + c, apart, y, to + c * pitch + r, pitch, min(tall, rows - r), min(wide, columns - c)
+    )  # fmt: skip
+
+
+@inline
+def tiles_of(rows, columns):
+    long, short = max(rows, columns), min(rows, columns)
+    return ((long + LONG - 1) // LONG) * ((short + SHORT - 1) // SHORT)
 
 
 @cpu
-def _transpose(x, y):
-    count, a, b = x.shape
-    tiles = (a + TILE - 1) // TILE
+def _transpose(x, y, shape):
+    """x (N, A, B) into y (N, B, A), both flat."""
+    count, a, b = shape
+    tiles = tiles_of(a, b)
     for j in prange(count * tiles):
-        n = j // tiles
-        a0 = (j % tiles) * TILE
-        a1 = min(a, a0 + TILE)
-        for b0 in range(0, b, TILE):
-            _tile(x[n], y[n], a0, a1, b0, min(b, b0 + TILE))
+        n = np.int64(j) // tiles
+        turn_tile(np.int64(j) - n * tiles, x, n * a * b, b, y, n * a * b, a, a, b)
 
 
 @cuda
@@ -78,7 +113,7 @@ def convert(t: Any, source: Any, target: Any, shape: Shape, source_format: str) 
         return
     x, y = _flat3(source, shape, source_format), _flat3(target, shape, target_format)
     if t.device.name == "cpu":
-        _transpose[t](x, y)
+        _transpose[t](x.reshape(-1), y.reshape(-1), x.shape)
     elif min(x.shape[1:]) < NARROW:
         _transpose_narrow_cuda[t, source.size](x, y)
     else:

@@ -92,12 +92,14 @@ def inputs_of(op: Op, sample: Sample, shapes: tuple[Shape, ...], seed: int) -> t
 def parameter_values(name: str, initial: np.ndarray, seed: int, spread: float) -> np.ndarray:
     """The initial values moved by up to `spread`, so that a parameter of ones or zeros cannot hide a fault.
 
+    Weights move by no more than twice what they measure: recurrent ones would multiply rounding from step to step.
     Square matrices (covariances) stay symmetric; integers (counters) stay as they are.
     """
     if initial.dtype.kind != "f" or not initial.size:
         return initial.copy()
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    noise = spread * rng.uniform(-1, 1, initial.shape)
+    size = 2 * float(np.sqrt(np.mean(np.square(initial)))) if initial.ndim >= 2 else 0.0
+    noise = (min(spread, size) or spread) * rng.uniform(-1, 1, initial.shape)
     if (
         initial.ndim >= 2
         and initial.shape[-1] == initial.shape[-2]

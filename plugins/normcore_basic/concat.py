@@ -13,44 +13,37 @@ import math
 import numpy as np
 
 from normcore import Op, ParameterError, Plan, ShapeError, Tensor
-from normcore.kernels import cpu, cu, cuda, inline, prange
+from normcore.kernels import cpu, cu, cuda, prange
+from normcore.kernels.vector_moves import copy_run
 from normcore.testing.samples import ErrorSample, Sample
 
 PIECE = 16384  # numbers a parallel task copies: 64 KB of float32
 
 
-@inline
-def copy_run(source, target):
-    for i in range(target.size):
-        target[i] = source[i]
-
-
 @cpu
-def _place(x, y, offset):
-    """x (R, W) into columns offset .. offset + W of y (R, V)."""
-    rows, width = x.shape
+def _place(x, y, offset, rows, width, y_width):
+    """x (rows, width) into columns offset .. offset + width of y (rows, y_width), both flat."""
     together = max(1, PIECE // max(1, width))  # short runs: several to a task
     pieces = (width + PIECE - 1) // PIECE  # long runs: several tasks each
     for j in prange((rows + together - 1) // together * pieces):
-        block = j // pieces
-        lo = (j - block * pieces) * PIECE
+        block = np.int64(j) // pieces
+        lo = (np.int64(j) - block * pieces) * PIECE
         hi = min(width, lo + PIECE)
         for r in range(block * together, min(rows, block * together + together)):
-            copy_run(x[r, lo:hi], y[r, offset + lo : offset + hi])
+            copy_run(y, r * y_width + offset + lo, x, r * width + lo, hi - lo)
 
 
 @cpu
-def _cut(y, x, offset):
-    """Columns offset .. offset + W of y (R, V) into x (R, W)."""
-    rows, width = x.shape
+def _cut(y, x, offset, rows, width, y_width):
+    """The way back."""
     together = max(1, PIECE // max(1, width))
     pieces = (width + PIECE - 1) // PIECE
     for j in prange((rows + together - 1) // together * pieces):
-        block = j // pieces
-        lo = (j - block * pieces) * PIECE
+        block = np.int64(j) // pieces
+        lo = (np.int64(j) - block * pieces) * PIECE
         hi = min(width, lo + PIECE)
         for r in range(block * together, min(rows, block * together + together)):
-            copy_run(y[r, offset + lo : offset + hi], x[r, lo:hi])
+            copy_run(x, r * width + lo, y, r * y_width + offset + lo, hi - lo)
 
 
 @cuda
@@ -117,10 +110,20 @@ class Concat(Op, name="concat", source="Szegedy et al. 2015, arXiv:1409.4842"):
         return Plan(y=(*first[:axis], total, *first[axis + 1 :]))
 
     def forward_cpu(self, t):
-        self._each(t, t.xs, t.y, lambda x, y, offset: _place[t](x, y, offset))
+        self._each(
+            t,
+            t.xs,
+            t.y,
+            lambda x, y, offset: _place[t](x.reshape(-1), y.reshape(-1), offset, *x.shape, y.shape[1]),
+        )
 
     def backward_cpu(self, t):
-        self._each(t, t.dxs, t.dy, lambda x, y, offset: _cut[t](y, x, offset))
+        self._each(
+            t,
+            t.dxs,
+            t.dy,
+            lambda x, y, offset: _cut[t](y.reshape(-1), x.reshape(-1), offset, *x.shape, y.shape[1]),
+        )
 
     def forward_cuda(self, t):
         self._each(t, t.xs, t.y, lambda x, y, offset: _place_cuda[t, x.size](x, y, offset))

@@ -11,29 +11,17 @@ import numpy as np
 
 from normcore import Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange
+from normcore.kernels.transpose import tiles_of, turn_tile
+from normcore.kernels.vector_moves import copy_run
 from normcore.testing.samples import ErrorSample, Sample
 
 RANK = 6  # axes the kernels take, after neighbours are merged; more has never been asked for
-TILE = 32  # lines read and written together: 32 x 32 float32 are 4 KB on either side
-
-
-@inline
-def gather_tile(x, y, start, stride, rows, step, width, pitch):
-    """y[r * step + i] = x[start + r * stride + i * pitch]: a tile of `rows` runs of y, `width` long."""
-    for r in range(rows):
-        target = y[r * step : r * step + width]
-        source = x[start + r * stride :]
-        if pitch == 1:
-            for i in range(target.size):
-                target[i] = source[i]
-        else:
-            for i in range(target.size):
-                target[i] = source[i * pitch]
+PIECE = 16384  # numbers a task copies where rows stay whole: 64 KB of float32
 
 
 @inline
 def offset_of(j, shape, strides):
-    """Where the j-th combination of the leading axes starts in x."""
+    """Where the j-th combination of axes starts."""
     at = 0
     for k in range(len(shape) - 1, -1, -1):
         at += j % shape[k] * strides[k]
@@ -42,20 +30,31 @@ def offset_of(j, shape, strides):
 
 
 @cpu
-def _permute(x, y, shape, strides):
-    """x, y flat; shape of y (RANK axes), strides: of its axes in x. The last two axes are tiled."""
-    height, width = shape[4], shape[5]
-    tiles = (height + TILE - 1) // TILE
+def _turn(x, y, shape, x_strides, y_strides):
+    """x, y flat. The last two axes are that of which y, and that of which x has its elements side by side."""
+    rows, columns = shape[4], shape[5]
+    tiles = tiles_of(rows, columns)
     outer = shape[0] * shape[1] * shape[2] * shape[3]
     for j in prange(outer * tiles):
-        n = j // tiles
-        top = (j - n * tiles) * TILE
-        rows = min(TILE, height - top)
-        start = offset_of(n, shape[:4], strides[:4]) + top * strides[4]
-        target = y[(n * height + top) * width :]
-        for lo in range(0, width, TILE):
-            columns = min(TILE, width - lo)
-            gather_tile(x, target[lo:], start + lo * strides[5], strides[4], rows, width, columns, strides[5])
+        n = np.int64(j) // tiles
+        at, to = offset_of(n, shape[:4], x_strides[:4]), offset_of(n, shape[:4], y_strides[:4])
+        tile = np.int64(j) - n * tiles
+        turn_tile(tile, x, at, x_strides[4], y, to, y_strides[5], rows, columns)
+
+
+@cpu
+def _move_rows(x, y, shape, x_strides):
+    """The last axis lies side by side in both: rows are copied as they are."""
+    height, width = shape[4], shape[5]
+    together = max(1, min(height, PIECE // max(1, width)))
+    pieces = (height + together - 1) // together
+    outer = shape[0] * shape[1] * shape[2] * shape[3]
+    for j in prange(outer * pieces):
+        n = np.int64(j) // pieces
+        low = (np.int64(j) - n * pieces) * together
+        at = offset_of(n, shape[:4], x_strides[:4])
+        for r in range(low, min(height, low + together)):
+            copy_run(y, (n * height + r) * width, x, at + r * x_strides[4], width)
 
 
 @cuda
@@ -111,13 +110,11 @@ class Permute(Op, name="permute"):
         return Plan(y=tuple(x.shape[d] for d in self.dims))
 
     def forward_cpu(self, t):
-        shape, strides = _geometry(t.x.shape, tuple(self.dims))
-        _permute[t](t.x.reshape(-1), t.y.reshape(-1), shape, strides)
+        _permute(t, t.x, t.y, tuple(self.dims))
 
     def backward_cpu(self, t):
         if t.dx is not None:
-            shape, strides = _geometry(t.dy.shape, self._inverse())
-            _permute[t](t.dy.reshape(-1), t.dx.reshape(-1), shape, strides)
+            _permute(t, t.dy, t.dx, self._inverse())
 
     def forward_cuda(self, t):
         shape, strides = _geometry(t.x.shape, tuple(self.dims))
@@ -139,7 +136,22 @@ class Permute(Op, name="permute"):
         return y
 
     def in_torch(self, torch, x, *, training, **arrays):
-        return x.permute(*self.dims).contiguous()
+        return x.permute(*self.dims).clone(
+            memory_format=torch.contiguous_format
+        )  # even where a view would do
+
+
+def _permute(t, x, y, dims):
+    """y = x with its axes in the order dims, on the CPU."""
+    shape, x_strides = _geometry(x.shape, dims)
+    if x_strides[5] == 1 or x.size < 2:
+        _move_rows[t](x.reshape(-1), y.reshape(-1), shape, x_strides)
+        return
+    y_strides = tuple(math.prod(shape[k + 1 :]) for k in range(RANK))
+    inner = max(k for k in range(RANK) if x_strides[k] == 1 and shape[k] > 1)
+    order = [k for k in range(5) if k != inner] + [5, inner]
+    turned = (tuple(values[k] for k in order) for values in (shape, x_strides, y_strides))
+    _turn[t](x.reshape(-1), y.reshape(-1), *turned)
 
 
 def _merge(shape, dims):
