@@ -5,9 +5,10 @@
     clear_run(target, target_at, count)                         zeros
     transpose_block(target, target_at, target_stride, source, source_at, source_stride)
         target[j, i] = source[i, j] for one block of lanes x lanes elements
+    transpose_integers(..., beside)             the same of integers, in blocks as large as vectors of the array `beside`
 
 In compiled kernels the first three are calls of one small function each, which keeps kernels quick to compile;
-transpose_block is shuffles between registers. Nothing is checked.
+the last two are shuffles between registers. Nothing is checked.
 """
 
 from typing import Any
@@ -76,19 +77,25 @@ def _emit_clear(context: Any, builder: Any, signature: Any, values: Any) -> None
 
 
 def _emit_transpose(context: Any, builder: Any, signature: Any, values: Any) -> None:
+    """Blocks are as large as vectors of the array, or of the array that stands last."""
+    types = signature.args
+    target, target_at, target_stride, source, source_at, source_stride = values[:6]
+    size = types[0].dtype.bitwidth // 8
+    element = ir.IntType(8 * size) if len(values) > 6 else element_of(types[0])[0]
+    to = address_of(context, builder, types[0], target, target_at)
+    of = address_of(context, builder, types[3], source, source_at)
+    n = lanes(types[-1 if len(values) > 6 else 0].dtype.bitwidth // 8)
+    _transpose(builder, ir.VectorType(element, n), n, size, (to, target_stride), (of, source_stride))
+
+
+def _transpose(builder: Any, vector: Any, n: int, size: int, target: Any, source: Any) -> None:
     """Stage d swaps blocks of d x d: row i takes from row i + d what lies on the other side of the diagonal."""
-    target, target_at, target_stride, source, source_at, source_stride = values
-    element, size = element_of(signature.args[0])
-    n = lanes(size)
-    vector = ir.VectorType(element, n)
-    to = address_of(context, builder, signature.args[0], target, target_at)
-    of = address_of(context, builder, signature.args[3], source, source_at)
 
     def pointer(base: Any, stride: Any, i: int) -> Any:
         offset = builder.mul(stride, number(i * size))
         return builder.inttoptr(builder.add(base, offset), vector.as_pointer())
 
-    rows = [builder.load(pointer(of, source_stride, i), align=size) for i in range(n)]
+    rows = [builder.load(pointer(*source, i), align=size) for i in range(n)]
     distance = 1
     while distance < n:
         upper = [j if not j & distance else n + j - distance for j in range(n)]
@@ -101,7 +108,7 @@ def _emit_transpose(context: Any, builder: Any, signature: Any, values: Any) -> 
                 rows[i + distance] = builder.shuffle_vector(first, second, lower_mask)
         distance *= 2
     for i, row in enumerate(rows):
-        builder.store(row, pointer(to, target_stride, i), align=size)
+        builder.store(row, pointer(*target, i), align=size)
 
 
 def _python_copy(target, target_at, source, source_at, count):
@@ -117,8 +124,8 @@ def _python_strided(target, target_at, target_stride, source, source_at, source_
     target[target_at + i * target_stride] = source[source_at + i * source_stride]
 
 
-def _python_transpose(target, target_at, target_stride, source, source_at, source_stride):
-    n = np.arange(lanes(target.itemsize))
+def _python_transpose(target, target_at, target_stride, source, source_at, source_stride, beside=None):
+    n = np.arange(lanes((target if beside is None else beside).itemsize))
     target[target_at + n[:, None] * target_stride + n] = source[source_at + n[:, None] + n * source_stride]
 
 
@@ -126,3 +133,4 @@ copy_run = Lowered("copy_run", "aiaii", _python_copy, _emit_copy)
 copy_strided = Lowered("copy_strided", "aiiaiii", _python_strided, _emit_strided)
 clear_run = Lowered("clear_run", "aii", _python_clear, _emit_clear)
 transpose_block = Lowered("transpose_block", "aiiaii", _python_transpose, _emit_transpose)
+transpose_integers = Lowered("transpose_integers", "aiiaiia", _python_transpose, _emit_transpose)

@@ -1,18 +1,18 @@
 """Max pooling on the CPU, channels first, with as many planes side by side as a vector has lanes.
 
 Rows of a map are too short for vectors, and windows with a stride pick every other element of them. So LANES planes are
-transposed, a band of rows at a time: then a position of all of them is one vector, each window is a few of those, and
-the outputs are transposed back.
+turned into LANES channels of one map channels last, a band of rows at a time, pooled as such, and turned back.
 """
 
 from dataclasses import dataclass
 
 from normcore import Array
 from normcore.kernels import cpu, inline, prange
-from normcore.kernels.extremes import extreme_of_window
+from normcore.kernels.gather import pick_largest, pick_smallest
 from normcore.kernels.tile import lanes
-from normcore.kernels.vector_moves import transpose_block
-from normcore_pooling.max_rows import MAXIMUM, TAP
+from normcore.kernels.transpose import turn
+from normcore.kernels.vector_moves import transpose_integers
+from normcore_pooling.max_rows import MAXIMUM, whole_windows
 
 LANES = 16  # elements of a vector
 BAND = 2048  # positions of a map that are pooled at once: 128 KB in all lanes, for the L2 cache
@@ -20,35 +20,16 @@ TASKS = 64  # that share the work, each with its own scratch; more than any desk
 
 
 @inline
-def lanes_in(x, at, apart, count, length, s, s_at):
-    """s[s_at + j * LANES + i] = x[at + i * apart + j] for planes i < count and positions j < length."""
+def taps_out(taps, at, arg, to, pitch, count, length, values):
+    """arg[to + i * pitch + j] = taps[at + j * LANES + i] for planes i < count and outputs j < length."""
     if count == LANES and length >= LANES:
         for j in range(0, length, LANES):
             k = min(j, length - LANES)
-            transpose_block(s, s_at + k * LANES, LANES, x, at + k, apart)
+            transpose_integers(arg, to + k, pitch, taps, at + k * LANES, LANES, values)
     else:
         for j in range(length):
             for i in range(count):
-                s[s_at + j * LANES + i] = x[at + i * apart + j]
-
-
-@inline
-def lanes_out(s, y, at, apart, count, length):
-    """The way back, s from its beginning."""
-    if count == LANES and length >= LANES:
-        for j in range(0, length, LANES):
-            k = min(j, length - LANES)
-            transpose_block(y, at + k, apart, s, k * LANES, LANES)
-    else:
-        for j in range(length):
-            for i in range(count):
-                y[at + i * apart + j] = s[j * LANES + i]
-
-
-@inline
-def taps_out(wide, arg):
-    for o in range(arg.size):
-        arg[o] = TAP(wide[o])
+                arg[to + i * pitch + j] = taps[at + j * LANES + i]
 
 
 @inline
@@ -59,47 +40,57 @@ def inside(start, kernel, dilation, size):
 
 
 @inline
-def band(s, values, taps, size, out, kernel, stride, before, dilation, first_row, rows, top, height):
+def pool_run(s, values, taps, to, terms, at, tap, planes, rows, columns, steps, kernel, run, x_step):
+    """`run` windows of planes x rows x columns taps, x_step positions apart, the first from position `at` and tap `tap`
+    on. steps: positions between neighbouring planes, rows and columns of taps."""
+    count = 0
+    for d in range(planes):
+        for h in range(rows):
+            for w in range(columns):
+                terms[0, count] = (at + d * steps[0] + h * steps[1] + w * steps[2]) * LANES
+                terms[1, count] = tap + (d * kernel[1] + h) * kernel[2] + w
+                count += 1
+    if MAXIMUM:
+        pick_largest(values, taps, to, s, terms[0], terms[1], count, LANES, run, LANES, x_step * LANES, 0)
+    else:
+        pick_smallest(values, taps, to, s, terms[0], terms[1], count, LANES, run, LANES, x_step * LANES, 0)
+
+
+@inline
+def band(s, values, taps, terms, size, out, kernel, stride, before, dilation, first_row, rows, top, height):
     """Output rows first_row .. first_row + rows - 1 of every plane's depth, s holding input rows top .. top +
     height."""
-    to = 0
+    low, high = whole_windows(size[2], out[2], kernel[2], stride[2], before[2], dilation[2])
+    steps = (dilation[0] * height * size[2], dilation[1] * size[2], dilation[2])
     for od in range(out[0]):
         d0 = od * stride[0] - before[0]
         d, d_end = inside(d0, kernel[0], dilation[0], size[0])
         for oh in range(first_row, first_row + rows):
             h0 = oh * stride[1] - before[1]
             h, h_end = inside(h0, kernel[1], dilation[1], size[1])
-            row = ((d0 + d * dilation[0]) * height + h0 + h * dilation[1] - top) * size[2]
+            row = ((d0 + d * dilation[0]) * height + h0 + h * dilation[1] - top) * size[2] - before[2]
             tap = (d * kernel[1] + h) * kernel[2]
-            for ow in range(out[2]):
-                w0 = ow * stride[2] - before[2]
-                w, w_end = inside(w0, kernel[2], dilation[2], size[2])
-                extreme_of_window(
-                    s,
-                    (row + w0 + w * dilation[2]) * LANES,
-                    values,
-                    taps,
-                    to,
-                    d_end - d,
-                    h_end - h,
-                    w_end - w,
-                    dilation[0] * height * size[2] * LANES,
-                    dilation[1] * size[2] * LANES,
-                    dilation[2] * LANES,
-                    tap + w,
-                    kernel[1] * kernel[2],
-                    kernel[2],
-                    MAXIMUM,
-                )
-                to += LANES
+            to = (od * rows + oh - first_row) * out[2]
+            ow = 0
+            while ow < out[2]:
+                w, w_end, run = 0, kernel[2], high - low
+                if ow < low or ow >= high:
+                    w, w_end = inside(ow * stride[2] - before[2], kernel[2], dilation[2], size[2])
+                    run = 1
+                at = row + ow * stride[2] + w * dilation[2]
+                pool_run(
+                    s, values, taps, (to + ow) * LANES, terms, at, tap + w, d_end - d, h_end - h, w_end - w,
+                    steps, kernel, run, stride[2],
+                )  # fmt: skip
+                ow += run
 
 
 @cpu
 def forward_lanes(
-    x, y, arg, s, values, taps, turned, planes, size, out, kernel, stride, before, dilation, rows
+    x, y, arg, s, values, taps, terms, planes, size, out, kernel, stride, before, dilation, rows
 ):
     """x, y, arg flat, channels first. Scratch (tasks, ...): s for the input rows of a band of `rows` output rows,
-    values, taps and turned for its outputs."""
+    values and taps for its outputs, terms (tasks, 2, taps of a window)."""
     tasks = s.shape[0]
     groups = (planes + LANES - 1) // LANES
     bands = (out[1] + rows - 1) // rows
@@ -118,33 +109,17 @@ def forward_lanes(
             run = height * size[2]
             for d in range(size[0]):
                 at = plane * map_size + (d * size[1] + top) * size[2]
-                lanes_in(x, at, map_size, count, run, s[task], d * run * LANES)
+                turn(x, at, map_size, s[task], d * run * LANES, LANES, count, run)
             band(
-                s[task],
-                values[task],
-                taps[task],
-                size,
-                out,
-                kernel,
-                stride,
-                before,
-                dilation,
-                first,
-                high,
-                top,
-                height,
-            )
+                s[task], values[task], taps[task], terms[task], size, out, kernel, stride, before, dilation,
+                first, high, top, height,
+            )  # fmt: skip
             run = high * out[2]
             for od in range(out[0]):
                 skipped = od * run * LANES
                 at = plane * out_size + (od * out[1] + first) * out[2]
-                lanes_out(values[task, skipped:], y, at, out_size, count, run)
-                lanes_out(taps[task, skipped:], turned[task], 0, run, count, run)
-                for i in range(count):
-                    taps_out(
-                        turned[task, i * run : i * run + run],
-                        arg[at + i * out_size : at + i * out_size + run],
-                    )
+                turn(values[task], skipped, LANES, y, at, out_size, run, count)
+                taps_out(taps[task], skipped, arg, at, out_size, count, run, y)
 
 
 @dataclass(frozen=True)
@@ -156,17 +131,22 @@ class Bands:
     tasks: int
     inputs: int
     outputs: int
-    wide: str
+    window: int
 
-    def scratch(self):
-        """Of a layer's workspace."""
+    def scratch(self, tap):
+        """Of a layer's workspace; tap: the type of a tap's number."""
         outputs = self.tasks * self.outputs
         return {
             "band": Array((self.tasks * self.inputs,)),
             "best": Array((outputs,)),
-            "taps": Array((outputs,), self.wide),
-            "turned": Array((outputs,), self.wide),
+            "taps": Array((outputs,), tap),
+            "places": Array((self.tasks * 2 * self.window,), "int64"),
         }
+
+    def arrays(self, t):
+        """That scratch, a part for each task."""
+        parts = (a.reshape(self.tasks, -1) for a in (t.band, t.best, t.taps))
+        return *parts, t.places.reshape(self.tasks, 2, self.window)
 
 
 def bands_of(found, planes, itemsize):
@@ -180,4 +160,4 @@ def bands_of(found, planes, itemsize):
         return None
     units = -(-planes // n) * -(-h.out // rows)
     outputs = d.out * rows * w.out
-    return Bands(n, rows, min(TASKS, units), inputs * n, outputs * n, f"int{8 * itemsize}")
+    return Bands(n, rows, min(TASKS, units), inputs * n, outputs * n, d.kernel * h.kernel * w.kernel)

@@ -159,7 +159,7 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
             y=y,
             saved={"arg": Array((math.prod(shape),), small)},
             workspace={
-                **(bands.scratch() if bands else rows),
+                **(bands.scratch(small) if bands else rows),
                 "starts": Array((math.prod(out),), "uint64"),
                 "reach": Array((taps,), "uint64"),
                 **scratch_arrays(_links(found)),
@@ -172,15 +172,15 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
         arg, y = t.arg.reshape(g.y), t.y.reshape(g.y)
         if not arg.size:
             return
-        constants = {"TAP": arg.dtype.type, "MAXIMUM": self.operation == LARGEST}
+        largest = self.operation == LARGEST
         if g.bands:
-            forward = forward_lanes.with_constants(LANES=g.bands.lanes, **constants)
-            scratch = (a.reshape(g.bands.tasks, -1) for a in (t.band, t.best, t.taps, t.turned))
+            forward = forward_lanes.with_constants(LANES=g.bands.lanes, MAXIMUM=largest)
             sizes = (g.x[0], g.x[1:], g.y[1:], *g.window, g.bands.rows)
-            forward[t](t.x.reshape(-1), t.y.reshape(-1), t.arg, *scratch, *sizes)
+            forward[t](t.x.reshape(-1), t.y.reshape(-1), t.arg, *g.bands.arrays(t), *sizes)
         elif g.first:
             scratch = (_cut(t.v, g.x[-1]), _cut(t.vi, g.x[-1]))
-            forward_planes.with_constants(**constants)[t](t.x.reshape(g.x), y, arg, *scratch, *g.window)
+            forward = forward_planes.with_constants(TAP=arg.dtype.type, MAXIMUM=largest)
+            forward[t](t.x.reshape(g.x), y, arg, *scratch, *g.window)
         else:
             reduce = reduce_positions.with_constants(OPERATION=self.operation)
             reduce[t](t.x.reshape(-1), t.y.reshape(-1), t.arg, NO_FACTORS, *g.forward)
