@@ -59,21 +59,25 @@ def _emit_pick(order: str, name: str) -> Any:
             best, tap = variables(b, data.type, vectors), variables(b, tapped.type, vectors)
             ahead = ahead_of(b, arguments, 6, width, vectors)
 
+            def narrow(value: Any) -> Any:
+                return b.trunc(value, tap_kind) if size < 8 else value
+
             def term(t: Any) -> tuple[Any, Any]:
-                number_of = b.add(item(b, taps, t, I64, 8), tap_move)
-                if size < 8:
-                    number_of = b.trunc(number_of, tap_kind)
+                """Where its values lie, and its tap but for how far the run has moved it."""
+                tap_of = some.taps[t] if some.known else item(b, taps, t, I64, 8)
                 at = b.add(item(b, places, t, I64, 8), of)
                 data.prefetch(x, b.add(at, ahead), vectors)
-                return at, tapped.splat(number_of)
+                return at, tapped.splat(narrow(tap_of))
+
+            moved = tapped.splat(narrow(tap_move))
 
             to = b.add(y_at, to)
-            at, first = term(some.start)
+            at, first = term(0 if some.known else some.start)
             for v in range(vectors):
                 value, number_of = data.load(x, at, v), first
                 if not some.known:
                     held = kept.load(arg, to, v)
-                    held = b.zext(held, tapped.type) if arg_size < size else held
+                    held = b.sub(b.zext(held, tapped.type) if arg_size < size else held, moved)
                     value = b.select(some.fresh, value, data.load(y, to, v))
                     number_of = b.select(some.fresh, first, held)
                 b.store(value, best[v])
@@ -90,7 +94,7 @@ def _emit_pick(order: str, name: str) -> Any:
             each_term(b, some, 1 if some.known else b.zext(some.fresh, I64), compare)
             data.store_past([b.load(best[v]) for v in range(vectors)], y, to, past_of(b, arguments, some))
             for v in range(vectors):
-                found = b.load(tap[v])
+                found = b.add(b.load(tap[v]), moved)
                 kept.store(b.trunc(found, kept.type) if arg_size < size else found, arg, to, v)
 
         y, arg, y_at, x, places, taps = values[:6]
@@ -106,7 +110,7 @@ def _emit_pick(order: str, name: str) -> Any:
             *values[6:],
             past,
         ]
-        call(builder, f"normcore_{name}_{size}_{arg_size}", arguments, 6, lanes(size), body)
+        call(builder, f"normcore_{name}_{size}_{arg_size}", arguments, 6, lanes(size), body, taps=5)
 
     return emit
 
@@ -121,6 +125,7 @@ def _emit_matching(context: Any, builder: Any, signature: Any, values: Any) -> N
         to, of, tap_move = moves
         data, kept = At(b, element, size, width), At(b, arg_kind, arg_size, width)
         zero = ir.Constant(data.type, [0.0] * width)
+        moved = kept.splat(b.trunc(tap_move, arg_kind))
         total = variables(b, data.type, vectors)
         to = b.add(y_at, to)
         for v in range(vectors):
@@ -128,7 +133,8 @@ def _emit_matching(context: Any, builder: Any, signature: Any, values: Any) -> N
 
         def add(t: Any) -> None:
             at = b.add(item(b, places, t, I64, 8), of)
-            wanted = kept.splat(b.trunc(b.add(item(b, taps, t, I64, 8), tap_move), arg_kind))
+            tap_of = some.taps[t] if some.known else item(b, taps, t, I64, 8)
+            wanted = b.add(kept.splat(b.trunc(tap_of, arg_kind)), moved)
             for v in range(vectors):
                 match = b.icmp_unsigned("==", kept.load(arg, at, v), wanted)
                 part = b.select(match, data.load(x, at, v), zero)
@@ -150,7 +156,7 @@ def _emit_matching(context: Any, builder: Any, signature: Any, values: Any) -> N
         *values[6:],
         past,
     ]
-    call(builder, f"normcore_sum_matching_{size}_{arg_size}", arguments, 6, lanes(size), body)
+    call(builder, f"normcore_sum_matching_{size}_{arg_size}", arguments, 6, lanes(size), body, taps=5)
 
 
 def _emit_sum(weighted: bool, name: str, squared: bool = False) -> Any:

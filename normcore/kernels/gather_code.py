@@ -31,14 +31,22 @@ class Terms:
     count: Any
     fresh: Any  # y holds nothing yet
     last: Any  # none come after them
+    taps: tuple[Any, ...] = ()  # of known terms, read before the loops, which stores keep LLVM from doing
 
 
 def call(
-    builder: Any, name: str, arguments: list[Any], count: int, widest: int, body: Any, block: int = GROUP
+    builder: Any,
+    name: str,
+    arguments: list[Any],
+    count: int,
+    widest: int,
+    body: Any,
+    block: int = GROUP,
+    taps: int | None = None,
 ) -> None:
     """Call a function that runs body(builder, arguments, (y, x, tap) offsets, lanes, vectors, terms) over a run's
     channels. Its arguments are addresses and numbers, from `count` on: count, channels, run, and the steps of y, x
-    and, where there are any, taps. Many terms are read in groups, so that memory streams instead of being visited in
+    and, where there are any, taps, whose table is argument `taps`. Many terms are read in groups, so that memory streams instead of being visited in
     short pieces far apart; of `block` terms where there are more than that."""
     module = builder.module
     function = module.globals.get(name)
@@ -52,7 +60,7 @@ def call(
         with b.if_then(b.icmp_signed(">=", extent, number(widest))):
             for few in UNROLLED:
                 with b.if_then(b.icmp_signed("==", terms, number(few))):
-                    _over_run(b, function.args, count, widest, body, block, few)
+                    _over_run(b, function.args, count, widest, body, block, few, taps=taps)
                     b.ret_void()
         width = widest
         while width >= 1:
@@ -65,12 +73,21 @@ def call(
 
 
 def _over_run(
-    b: Any, arguments: Any, count: int, width: int, body: Any, block: int, known: int, many: bool = True
+    b: Any,
+    arguments: Any,
+    count: int,
+    width: int,
+    body: Any,
+    block: int,
+    known: int,
+    many: bool = True,
+    taps: int | None = None,
 ) -> None:
     terms, extent, run, *steps, _ = arguments[count:]
     step = width * TOGETHER
     begin = b.mul(b.sdiv(extent, number(step)), number(step)) if many else number(0)
     last = b.sub(extent, number(width))
+    found = () if taps is None else tuple(item(b, arguments[taps], number(t), I64, 8) for t in range(known))
 
     def over_channels(y_move: Any, x_move: Any, tap_move: list[Any], some: Terms) -> None:
         if many:
@@ -85,7 +102,7 @@ def _over_run(
         y_move, x_move, *tap_move = (b.mul(i, step_of) for step_of in steps)
         if known:
             yes = ir.Constant(ir.IntType(1), 1)
-            some = Terms(known, number(0), number(known), yes, yes)
+            some = Terms(known, number(0), number(known), yes, yes, found)
             over_channels(y_move, x_move, tap_move, some)
         else:
             # A vector that overlaps the one before it must not be added to twice: then all terms are one group.
@@ -102,10 +119,11 @@ def _over_run(
 
 
 def each_term(b: Any, some: Terms, skip: Any, emit: Any) -> None:
-    """emit(t) for the terms but the first `skip`: one after the other where their number is known, else in a loop."""
+    """emit(t) for the terms but the first `skip`: one after the other where their number is known, t an int, else in a
+    loop."""
     if some.known:
         for t in range(skip, some.known):
-            emit(number(t))
+            emit(t)
     else:
         begin, count = b.add(some.start, skip), b.sub(some.count, skip)
         with loop(b, count, 1) as (t, _):
@@ -179,6 +197,7 @@ def past_of(b: Any, arguments: Any, some: Terms) -> Any:
 
 
 def item(b: Any, base: Any, at: Any, kind: Any, size: int) -> Any:
+    at = number(at) if isinstance(at, int) else at
     return b.load(b.inttoptr(b.add(base, b.mul(at, number(size))), kind.as_pointer()), align=size)
 
 
