@@ -40,6 +40,7 @@ from normcore.kernels.gather_code import (
 from normcore.kernels.lowered import I64, Lowered, address_of, element_of, loop, number
 from normcore.kernels.tile import lanes
 
+MANY = 9  # terms whose NaN is looked for once, after a quicker comparison; code for both costs compile time
 BLOCK = 128  # terms added before their sum joins the total
 
 
@@ -84,6 +85,16 @@ def _emit_pick(order: str, name: str) -> Any:
                 b.store(number_of, tap[v])
 
             def compare(t: Any) -> None:
+                """Without NaN."""
+                at, now = term(t)
+                for v in range(vectors):
+                    value, old = data.load(x, at, v), b.load(best[v])
+                    wins = b.fcmp_ordered(order, value, old)
+                    b.store(b.select(wins, value, old), best[v])
+                    b.store(b.select(wins, now, b.load(tap[v])), tap[v])
+                    b.store(b.fadd(b.load(seen[v]), value), seen[v])
+
+            def compare_all(t: Any) -> None:
                 at, now = term(t)
                 for v in range(vectors):
                     value, old = data.load(x, at, v), b.load(best[v])
@@ -91,7 +102,25 @@ def _emit_pick(order: str, name: str) -> Any:
                     b.store(b.select(wins, value, old), best[v])
                     b.store(b.select(wins, now, b.load(tap[v])), tap[v])
 
-            each_term(b, some, 1 if some.known else b.zext(some.fresh, I64), compare)
+            skip = 1 if some.known else b.zext(some.fresh, I64)
+            if some.known >= MANY:
+                seen = variables(b, data.type, vectors)
+                for v in range(vectors):
+                    b.store(b.load(best[v]), seen[v])
+                each_term(b, some, skip, compare)
+                total = b.load(seen[0])
+                for v in range(1, vectors):
+                    total = b.fadd(total, b.load(seen[v]))
+                odd = b.fcmp_unordered("uno", total, total)
+                odd = b.icmp_unsigned("!=", b.bitcast(odd, ir.IntType(width)), ir.Constant(ir.IntType(width), 0))
+                with b.if_then(odd, likely=False):
+                    at, first = term(0)
+                    for v in range(vectors):
+                        b.store(data.load(x, at, v), best[v])
+                        b.store(first, tap[v])
+                    each_term(b, some, skip, compare_all)
+            else:
+                each_term(b, some, skip, compare_all)
             data.store_past([b.load(best[v]) for v in range(vectors)], y, to, past_of(b, arguments, some))
             for v in range(vectors):
                 found = b.add(b.load(tap[v]), moved)
