@@ -112,7 +112,9 @@ def _emit_pick(order: str, name: str) -> Any:
                 for v in range(1, vectors):
                     total = b.fadd(total, b.load(seen[v]))
                 odd = b.fcmp_unordered("uno", total, total)
-                odd = b.icmp_unsigned("!=", b.bitcast(odd, ir.IntType(width)), ir.Constant(ir.IntType(width), 0))
+                odd = b.icmp_unsigned(
+                    "!=", b.bitcast(odd, ir.IntType(width)), ir.Constant(ir.IntType(width), 0)
+                )
                 with b.if_then(odd, likely=False):
                     at, first = term(0)
                     for v in range(vectors):

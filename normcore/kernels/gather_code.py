@@ -46,8 +46,8 @@ def call(
 ) -> None:
     """Call a function that runs body(builder, arguments, (y, x, tap) offsets, lanes, vectors, terms) over a run's
     channels. Its arguments are addresses and numbers, from `count` on: count, channels, run, and the steps of y, x
-    and, where there are any, taps, whose table is argument `taps`. Many terms are read in groups, so that memory streams instead of being visited in
-    short pieces far apart; of `block` terms where there are more than that."""
+    and, where there are any, taps, whose table is argument `taps`. Many terms are read in groups, so that memory
+    streams instead of being visited in short pieces far apart; of `block` terms where there are more than that."""
     module = builder.module
     function = module.globals.get(name)
     if function is None:

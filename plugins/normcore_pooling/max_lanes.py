@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from normcore import Array
 from normcore.kernels import cpu, inline, prange
 from normcore.kernels.gather import pick_largest, pick_smallest
+from normcore.kernels.prefetch import prefetch_lines
 from normcore.kernels.tile import lanes
 from normcore.kernels.transpose import turn
 from normcore.kernels.vector_moves import transpose_integers
@@ -57,32 +58,58 @@ def pool_run(s, values, taps, to, terms, at, tap, planes, rows, columns, steps, 
 
 
 @inline
-def band(s, values, taps, terms, size, out, kernel, stride, before, dilation, first_row, rows, top, height):
+def ask_for(x, at, first, last, size, run):
+    """Prefetches `run` elements from `at` on of every depth of planes first to last - 1."""
+    for i in range(first, last):
+        for d in range(size[0]):
+            prefetch_lines(x, at + (i * size[0] + d) * size[1] * size[2], run)
+
+
+@inline
+def band(
+    x, coming, coming_run, s, values, taps, terms, size, out, kernel, stride, before, dilation, first_row, rows, top,
+    height,
+):  # fmt: skip
     """Output rows first_row .. first_row + rows - 1 of every plane's depth, s holding input rows top .. top +
-    height."""
+    height. Meanwhile asks for the `coming_run` elements from `coming` on, of every plane, that the next band reads:
+    else memory would wait while windows are compared."""
     low, high = whole_windows(size[2], out[2], kernel[2], stride[2], before[2], dilation[2])
     steps = (dilation[0] * height * size[2], dilation[1] * size[2], dilation[2])
-    for od in range(out[0]):
+    lines = out[0] * rows
+    for line in range(lines):
+        ask_for(x, coming, LANES * line // lines, LANES * (line + 1) // lines, size, coming_run)
+        od = line // rows
+        oh = first_row + line - od * rows
         d0 = od * stride[0] - before[0]
         d, d_end = inside(d0, kernel[0], dilation[0], size[0])
-        for oh in range(first_row, first_row + rows):
-            h0 = oh * stride[1] - before[1]
-            h, h_end = inside(h0, kernel[1], dilation[1], size[1])
-            row = ((d0 + d * dilation[0]) * height + h0 + h * dilation[1] - top) * size[2] - before[2]
-            tap = (d * kernel[1] + h) * kernel[2]
-            to = (od * rows + oh - first_row) * out[2]
-            ow = 0
-            while ow < out[2]:
-                w, w_end, run = 0, kernel[2], high - low
-                if ow < low or ow >= high:
-                    w, w_end = inside(ow * stride[2] - before[2], kernel[2], dilation[2], size[2])
-                    run = 1
-                at = row + ow * stride[2] + w * dilation[2]
-                pool_run(
-                    s, values, taps, (to + ow) * LANES, terms, at, tap + w, d_end - d, h_end - h, w_end - w,
-                    steps, kernel, run, stride[2],
-                )  # fmt: skip
-                ow += run
+        h0 = oh * stride[1] - before[1]
+        h, h_end = inside(h0, kernel[1], dilation[1], size[1])
+        row = ((d0 + d * dilation[0]) * height + h0 + h * dilation[1] - top) * size[2] - before[2]
+        tap = (d * kernel[1] + h) * kernel[2]
+        ow = 0
+        while ow < out[2]:
+            w, w_end, run = 0, kernel[2], high - low
+            if ow < low or ow >= high:
+                w, w_end = inside(ow * stride[2] - before[2], kernel[2], dilation[2], size[2])
+                run = 1
+            at = row + ow * stride[2] + w * dilation[2]
+            pool_run(
+                s, values, taps, (line * out[2] + ow) * LANES, terms, at, tap + w, d_end - d, h_end - h, w_end - w,
+                steps, kernel, run, stride[2],
+            )  # fmt: skip
+            ow += run
+
+
+@inline
+def part_of(unit, planes, size, out, kernel, stride, before, dilation, rows):
+    """The first plane of a unit, its planes, first output row, output rows, first input row and input rows."""
+    bands = (out[1] + rows - 1) // rows
+    plane = unit // bands * LANES
+    first = unit % bands * rows
+    high = min(rows, out[1] - first)
+    top = max(0, first * stride[1] - before[1])
+    bottom = (first + high - 1) * stride[1] - before[1] + (kernel[1] - 1) * dilation[1] + 1
+    return plane, min(LANES, planes - plane), first, high, top, min(size[1], bottom) - top
 
 
 @cpu
@@ -92,27 +119,26 @@ def forward_lanes(
     """x, y, arg flat, channels first. Scratch (tasks, ...): s for the input rows of a band of `rows` output rows,
     values and taps for its outputs, terms (tasks, 2, taps of a window)."""
     tasks = s.shape[0]
-    groups = (planes + LANES - 1) // LANES
-    bands = (out[1] + rows - 1) // rows
-    step = (groups * bands + tasks - 1) // tasks
+    units = (planes + LANES - 1) // LANES * ((out[1] + rows - 1) // rows)
+    step = (units + tasks - 1) // tasks
     map_size = size[0] * size[1] * size[2]
     out_size = out[0] * out[1] * out[2]
     for task in prange(tasks):
-        for unit in range(task * step, min(groups * bands, task * step + step)):
-            plane = unit // bands * LANES
-            count = min(LANES, planes - plane)
-            first = unit % bands * rows
-            high = min(rows, out[1] - first)
-            top = max(0, first * stride[1] - before[1])
-            bottom = (first + high - 1) * stride[1] - before[1] + (kernel[1] - 1) * dilation[1] + 1
-            height = min(size[1], bottom) - top
+        for unit in range(task * step, min(units, task * step + step)):
+            plane, _, _, _, top, height = part_of(
+                unit + 1, planes, size, out, kernel, stride, before, dilation, rows
+            )
+            coming, coming_run = plane * map_size + top * size[2], height * size[2]
+            plane, count, first, high, top, height = part_of(
+                unit, planes, size, out, kernel, stride, before, dilation, rows
+            )
             run = height * size[2]
             for d in range(size[0]):
                 at = plane * map_size + (d * size[1] + top) * size[2]
                 turn(x, at, map_size, s[task], d * run * LANES, LANES, count, run)
             band(
-                s[task], values[task], taps[task], terms[task], size, out, kernel, stride, before, dilation,
-                first, high, top, height,
+                x, coming, coming_run, s[task], values[task], taps[task], terms[task], size, out, kernel, stride,
+                before, dilation, first, high, top, height,
             )  # fmt: skip
             run = high * out[2]
             for od in range(out[0]):
