@@ -91,11 +91,12 @@ def _emit_transpose(context: Any, builder: Any, signature: Any, values: Any) -> 
 def _transpose(builder: Any, vector: Any, n: int, size: int, target: Any, source: Any) -> None:
     """Stage d swaps blocks of d x d: row i takes from row i + d what lies on the other side of the diagonal."""
 
-    def pointer(base: Any, stride: Any, i: int) -> Any:
+    def pointer(place: tuple[Any, Any], i: int) -> Any:
+        base, stride = place
         offset = builder.mul(stride, number(i * size))
         return builder.inttoptr(builder.add(base, offset), vector.as_pointer())
 
-    rows = [builder.load(pointer(*source, i), align=size) for i in range(n)]
+    rows = [builder.load(pointer(source, i), align=size) for i in range(n)]
     distance = 1
     while distance < n:
         upper = [j if not j & distance else n + j - distance for j in range(n)]
@@ -108,7 +109,7 @@ def _transpose(builder: Any, vector: Any, n: int, size: int, target: Any, source
                 rows[i + distance] = builder.shuffle_vector(first, second, lower_mask)
         distance *= 2
     for i, row in enumerate(rows):
-        builder.store(row, pointer(*target, i), align=size)
+        builder.store(row, pointer(target, i), align=size)
 
 
 def _python_copy(target, target_at, source, source_at, count):

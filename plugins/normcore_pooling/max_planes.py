@@ -3,12 +3,18 @@
 import numpy as np
 
 from normcore.kernels import cpu, inline, prange, real
+from normcore.kernels.extremes import extreme_of_run
+from normcore.kernels.prefetch import prefetch_lines
 from normcore_pooling.max_rows import (
+    MAXIMUM,
     TAP,
     down,
     first_of,
     whole_windows,
 )
+
+TASKS = 64  # that share whole planes; more than any desktop has threads
+AHEAD = 1024  # elements between what is compared and what is asked for
 
 
 @inline
@@ -91,6 +97,18 @@ def forward_planes(x, y, arg, v, vi, kernel, stride, before, dilation):
             across_row(
                 v[task], vi[task], y[p, od, oh], arg[p, od, oh], kernel[2], stride[2], before[2], dilation[2]
             )
+
+
+@cpu
+def forward_maps(x, y, arg, length):
+    """One window a plane, that covers all of it: x (P * length,), y, arg (P,)."""
+    tasks = min(TASKS, y.size)
+    for task in prange(tasks):
+        for p in range(y.size * task // tasks, y.size * (task + 1) // tasks):
+            prefetch_lines(x, p * length + AHEAD, length)
+            k = extreme_of_run(x, p * length, length, MAXIMUM)
+            y[p] = x[p * length + k]
+            arg[p] = TAP(k)
 
 
 @inline

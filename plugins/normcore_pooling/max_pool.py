@@ -35,7 +35,7 @@ from normcore_pooling.links import of_window
 from normcore_pooling.max_cuda import backward_cuda, flat_indices_cuda, forward_cuda
 from normcore_pooling.max_indices import flat_indices
 from normcore_pooling.max_lanes import TASKS, bands_of, forward_lanes
-from normcore_pooling.max_planes import backward_planes, forward_planes
+from normcore_pooling.max_planes import backward_planes, forward_maps, forward_planes
 from normcore_pooling.positions import LARGEST, MATCH, NO_FACTORS, arguments, reduce_positions, scratch_arrays
 
 
@@ -85,6 +85,7 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
             shape=(2, 10, 6, 7),
             params={"kernel_size": 3, "stride": 2, "padding": 1},
         ),
+        Sample("whole maps", shape=(2, 9, 5, 6), params={"kernel_size": (5, 6)}),
         Sample("offsets beyond a byte", shape=(1, 2, 20, 18), params={"kernel_size": 17, "stride": 1}),
     )
     error_samples = (
@@ -173,7 +174,10 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
         if not arg.size:
             return
         largest = self.operation == LARGEST
-        if g.bands:
+        if g.whole:
+            forward = forward_maps.with_constants(TAP=arg.dtype.type, MAXIMUM=largest)
+            forward[t](t.x.reshape(-1), t.y.reshape(-1), t.arg, math.prod(g.x[1:]))
+        elif g.bands:
             forward = forward_lanes.with_constants(LANES=g.bands.lanes, MAXIMUM=largest)
             sizes = (g.x[0], g.x[1:], g.y[1:], *g.window, g.bands.rows)
             forward[t](t.x.reshape(-1), t.y.reshape(-1), t.arg, *g.bands.arrays(t), *sizes)
@@ -257,6 +261,7 @@ class _Geometry:
         self.x = (*outer, *size, *inner)
         self.y = (*outer, *(w.out for w in found), *inner)
         self.bands = bands_of(found, self.x[0], t.x.dtype.itemsize) if self.first else None
+        self.whole = self.first and all(w.kernel == w.size and w.out == 1 and w.before == 0 for w in found)
         one = (1,) if self.first else ()
         self.x5, self.y5 = (*self.x, *one), (*self.y, *one)
         self.map = size[1:]
