@@ -5,7 +5,6 @@ Along each axis window o holds the elements start_of(o) up to, not including, st
     REGULAR     o * stride                                        kernel elements
     FRACTIONAL  int((o + u) * alpha) - int(u * alpha)             kernel elements; the last window reaches the
                 alpha = (size - kernel) / (out - 1)               end; u in [0, 1) of each plane and axis
-    BINS        the bins of adaptive_bins.py
 
 Starts never descend, so the windows of one element are first_of(element) and those behind it until one starts
 too late: backward gathers without a search. Kernels see arrays (A, D, H, W, B): A = N * C and B = 1 channels
@@ -18,16 +17,13 @@ import numpy as np
 
 from normcore import ShapeError
 from normcore.kernels import inline, real
-from normcore_pooling.adaptive_bins import bin_start, bin_stop, first_bin
 
-REGULAR, FRACTIONAL, BINS = 0, 1, 2
+REGULAR, FRACTIONAL = 0, 1
 RULE = REGULAR  # of a kernel made by with_constants(RULE=...)
 
 
 @inline
 def start_of(o, size, out, kernel, stride, u):
-    if RULE == BINS:
-        return bin_start(o, size, out)
     if RULE == FRACTIONAL:
         if o == out - 1:
             return size - kernel
@@ -38,16 +34,12 @@ def start_of(o, size, out, kernel, stride, u):
 
 @inline
 def stop_of(o, size, out, kernel, stride, u):
-    if RULE == BINS:
-        return bin_stop(o, size, out)
     return start_of(o, size, out, kernel, stride, u) + kernel
 
 
 @inline
 def first_of(at, size, out, kernel, stride, u):
     """The first window that ends behind element `at`; it holds the element if it does not start behind it."""
-    if RULE == BINS:
-        return first_bin(at, size, out)
     if RULE == FRACTIONAL:
         low = 0
         high = out - 1

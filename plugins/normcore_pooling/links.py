@@ -6,6 +6,7 @@ output) and backward (the outputs of an input), for windows of any stride, paddi
 adaptive pooling.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +63,24 @@ def bins(size, out):
     """Where the bins of adaptive pooling start and end."""
     o = np.arange(out)
     return o * size // out, -(-(o + 1) * size // out)
+
+
+def side_by_side(maps):
+    """Several poolings of one map as one of flat positions: their outputs one after the other, each a tuple of Both
+    for the map's dimensions; a tap is the flat position of the input."""
+    inputs, outputs, out = [], [], 0
+    for dimensions in maps:
+        source, target = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        for one in dimensions:
+            to = np.repeat(np.arange(one.out), np.diff(one.forward.first))
+            source = (source[:, None] * one.size + one.forward.sources).reshape(-1)
+            target = (target[:, None] * one.out + to).reshape(-1)
+        order = np.argsort(target, kind="stable")
+        inputs.append(source[order])
+        outputs.append(target[order] + out)
+        out += math.prod(one.out for one in dimensions)
+    inputs, outputs = np.concatenate(inputs), np.concatenate(outputs)
+    return _both(math.prod(one.size for one in maps[0]), out, inputs, outputs, inputs)
 
 
 def _both(size, out, inputs, outputs, taps):

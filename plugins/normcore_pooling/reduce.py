@@ -11,7 +11,7 @@ import numpy as np
 from normcore import ParameterError, ShapeError
 from normcore.shapes import ONE
 from normcore_pooling import reduce_cuda
-from normcore_pooling.links import of_bins, of_window
+from normcore_pooling.links import of_bins, of_window, side_by_side
 from normcore_pooling.positions import (
     AVERAGE,
     LARGEST,
@@ -79,6 +79,13 @@ def geometry_of_bins(spatial, out, counted=INSIDE, tapped=True):
     return Geometry(tuple(of_bins(s, o).with_taps(np.arange(s) * n) for s, o, n in pairs), None, counted)
 
 
+def geometry_of_pyramid(spatial, levels):
+    """The bins of all levels, one after the other, as one dimension of the flat map; a tap is a flat position."""
+    one = of_bins(1, 1)
+    bins = side_by_side([tuple(of_bins(s, n) for s in spatial) for n in levels])
+    return Geometry((one, one, bins), None, INSIDE)
+
+
 def check_map(op, shape, most=5):
     """Raises ShapeError unless shape is (N, C, *spatial) with something in the map."""
     if not 3 <= len(shape) <= most or 0 in shape[2:]:
@@ -139,8 +146,10 @@ class Reduction:
     def average_cuda(self, t, x, y):
         self._sum_cuda(t, reduce_cuda.average_cuda, x.reshape(self.x), y.reshape(self.y), y.size)
 
-    def spread_cuda(self, t, dy, dx):
-        self._sum_cuda(t, reduce_cuda.spread_cuda, dy.reshape(self.y), dx.reshape(self.x), dx.size)
+    def spread_cuda(self, t, dy, dx, fresh=True):
+        """fresh: dx is set, else added to."""
+        spread = reduce_cuda.spread_cuda.with_constants(FRESH=fresh)
+        self._sum_cuda(t, spread, dy.reshape(self.y), dx.reshape(self.x), dx.size)
 
     def largest_cuda(self, t, x, y, arg):
         if y.size:
@@ -148,9 +157,9 @@ class Reduction:
             g = self.geometry
             kernel[t, y.size](x.reshape(self.x), y.reshape(self.y), arg.reshape(self.y), g.size, g.out)
 
-    def route_cuda(self, t, dy, dx, arg):
+    def route_cuda(self, t, dy, dx, arg, fresh=True):
         if dx.size:
-            kernel = reduce_cuda.route_cuda.with_constants(TAP=np.dtype(str(arg.dtype)).type)
+            kernel = reduce_cuda.route_cuda.with_constants(FRESH=fresh, TAP=np.dtype(str(arg.dtype)).type)
             g = self.geometry
             kernel[t, dx.size](dy.reshape(self.y), arg.reshape(self.y), dx.reshape(self.x), g.size, g.out)
 

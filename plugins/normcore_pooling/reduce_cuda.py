@@ -11,6 +11,7 @@ from normcore.kernels import cu, cuda, inline, real, wide
 
 BINS = False  # True in kernels made for adaptive pooling: bins in place of windows
 COUNTED = 1  # what an average divides by: 0 elements in the input, 1 those in the padding too, 2 nothing
+FRESH = True  # False in kernels made to add to the gradients that dx holds
 TAP = np.uint32
 
 
@@ -85,7 +86,7 @@ def spread_cuda(dy, dx, size, out, kernel, stride, before, after, divisor):
         h = row - rest * height
         n = rest // depth
         d = rest - n * depth
-        total = real(0)
+        total = real(0) if FRESH else dx[n, d, h, w, b]
         d_end = high_output(d, size[0], out[0], stride[0], before[0])
         h_end = high_output(h, size[1], out[1], stride[1], before[1])
         w_end = high_output(w, size[2], out[2], stride[2], before[2])
@@ -141,7 +142,7 @@ def route_cuda(dy, arg, dx, size, out):
         n = rest // depth
         d = rest - n * depth
         here = (d * size[1] + h) * size[2] + w
-        total = real(0)
+        total = real(0) if FRESH else dx[n, d, h, w, b]
         for od in range(d * out[0] // size[0], ((d + 1) * out[0] + size[0] - 1) // size[0]):
             for oh in range(h * out[1] // size[1], ((h + 1) * out[1] + size[1] - 1) // size[1]):
                 for ow in range(w * out[2] // size[2], ((w + 1) * out[2] + size[2] - 1) // size[2]):

@@ -20,12 +20,47 @@ from typing import Literal
 
 import numpy as np
 
-from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
+from normcore import Array, Op, ParameterError, Plan, Tensor
+from normcore.kernels import cpu, prange
+from normcore.kernels.transpose import turn
 from normcore.testing.samples import ErrorSample, Sample
-from normcore_pooling import interval_backward as backward
-from normcore_pooling import interval_forward as forward
-from normcore_pooling.adaptive_bins import bin_start, bin_stop, largest_bin
-from normcore_pooling.interval_windows import BINS, Geometry, check_rank, tap_dtype
+from normcore_pooling.links import bins
+from normcore_pooling.reduce import (
+    Reduction,
+    check_map,
+    compact,
+    geometry_of_bins,
+    geometry_of_pyramid,
+    spatial_of,
+    workspace,
+)
+
+# Channels last, pooled (N, bins of all levels, C) and y (N, C * bins): a level's bins of a sample turn around.
+# levels (levels, 2): how many bins come before a level, how many it has.
+
+
+@cpu
+def _list_bins(pooled, y, levels, batch, channels):
+    count = levels.shape[0]
+    bins = pooled.size // (batch * channels)
+    for j in prange(batch * count):
+        n = np.int64(j) // count
+        before = levels[np.int64(j) - n * count, 0]
+        own = levels[np.int64(j) - n * count, 1]
+        at = n * bins * channels + before * channels
+        turn(pooled, at, channels, y, at, own, own, channels)
+
+
+@cpu
+def _gather_bins(dy, pooled, levels, batch, channels):
+    count = levels.shape[0]
+    bins = pooled.size // (batch * channels)
+    for j in prange(batch * count):
+        n = np.int64(j) // count
+        before = levels[np.int64(j) - n * count, 0]
+        own = levels[np.int64(j) - n * count, 1]
+        at = n * bins * channels + before * channels
+        turn(dy, at, own, pooled, at, channels, channels, own)
 
 
 class SpatialPyramidPool(
@@ -36,7 +71,8 @@ class SpatialPyramidPool(
     levels: tuple[int, ...] = (1, 2, 4)
     mode: Literal["max", "avg"] = "max"
 
-    formats = ("channels_last", "channels_first")
+    formats = ("channels_last",)  # gathering whole positions beats any kernel on planes, conversions included
+    cuda_formats = ("channels_last", "channels_first")
     backward_needs = ()
 
     samples = (
@@ -64,84 +100,88 @@ class SpatialPyramidPool(
             raise ParameterError("mode", "max or avg", self.mode)
 
     def plan(self, x: Tensor) -> Plan:
-        check_rank(self.name, x.shape)
+        check_map(self.name, x.shape)
         spatial = x.shape[2:]
-        if 0 in spatial:
-            raise ShapeError(f"{self.name}: the map of {x.shape} is empty; it needs at least one element")
-        bins = sum(n ** len(spatial) for n in self.levels)
-        size = x.shape[0] * x.shape[1] * bins
-        taps = max(math.prod(largest_bin(s, n) for s in spatial) for n in self.levels)
-        largest = self.mode == "max"
+        length = sum(n ** len(spatial) for n in self.levels)
+        size = x.shape[0] * x.shape[1] * length
+        scratch = workspace(geometry_of_pyramid(spatial, self.levels))
         return Plan(
-            y=(x.shape[0], x.shape[1] * bins),
-            saved={"arg": Array((size,), tap_dtype(taps))} if largest else {},
-            workspace={"pooled": Array((size,))} | ({} if largest else {"line": Array((size,))}),
+            y=(x.shape[0], x.shape[1] * length),
+            saved={"arg": Array((size,), compact(math.prod(spatial)))} if self.mode == "max" else {},
+            workspace={"pooled": Array((size,)), **scratch},
             flops=len(self.levels) * x.size,
         )
 
     def forward_cpu(self, t):
-        for g, kernel, place in self._levels(t, forward.forward_cpu):
-            kernel[t](*self._arrays(t, g, place), *g.windows)
-            _level(t.y, g, t, place)[...] = t.pooled[place].reshape(t.x.shape[0], *g.flat)
+        if not t.x.size:
+            return
+        reduction = self._pyramid(t)
+        if self.mode == "max":
+            reduction.largest(t, t.x, t.pooled, t.arg)
+        else:
+            reduction.average(t, t.x, t.pooled)
+        _list_bins[t](t.pooled, t.y.reshape(-1), t.levels, t.x.shape[0], t.x.shape[-1])
 
     def backward_cpu(self, t):
-        if t.dx is None:
+        if t.dx is None or not t.dx.size:
             return
-        for k, (g, kernel, place) in enumerate(self._levels(t, backward.backward_cpu)):
-            t.pooled[place].reshape(t.x.shape[0], *g.flat)[...] = _level(t.dy, g, t, place)
-            kernel[t](*self._gradients(t, g, place), g.parts, k == 0, *g.windows)
+        reduction = self._pyramid(t)
+        _gather_bins[t](t.dy.reshape(-1), t.pooled, t.levels, t.dx.shape[0], t.dx.shape[-1])
+        if self.mode == "max":
+            reduction.route(t, t.pooled, t.dx, t.arg)
+        else:
+            reduction.spread(t, t.pooled, t.dx)
 
     def forward_cuda(self, t):
-        for g, kernel, place in self._levels(t, forward.forward_cuda):
-            kernel[t, place.stop - place.start](*self._arrays(t, g, place), *g.windows)
-            _level(t.y, g, t, place)[...] = t.pooled[place].reshape(t.x.shape[0], *g.flat)
+        for reduction, place in self._levels(t):
+            pooled = t.pooled[place]
+            if self.mode == "max":
+                reduction.largest_cuda(t, t.x, pooled, t.arg[place])
+            else:
+                reduction.average_cuda(t, t.x, pooled)
+            part = self._part(t, t.y, place)
+            part[...] = pooled.reshape(part.shape)
 
     def backward_cuda(self, t):
         if t.dx is None:
             return
-        for k, (g, kernel, place) in enumerate(self._levels(t, backward.backward_cuda)):
-            t.pooled[place].reshape(t.x.shape[0], *g.flat)[...] = _level(t.dy, g, t, place)
-            kernel[t, t.dx.size](*self._gradients(t, g, place), k == 0, *g.windows)
+        for k, (reduction, place) in enumerate(self._levels(t)):
+            pooled, part = t.pooled[place], self._part(t, t.dy, place)
+            pooled.reshape(part.shape)[...] = part
+            if self.mode == "max":
+                reduction.route_cuda(t, pooled, t.dx, t.arg[place], k == 0)
+            else:
+                reduction.spread_cuda(t, pooled, t.dx, k == 0)
 
-    def _levels(self, t, kernel):
-        """For each level: the geometry, the kernel, and the level's place in the flat arrays."""
+    def _pyramid(self, t):
+        """On the CPU all levels are one pooling: pooled (N, bins of all levels, C)."""
+        spatial = spatial_of(t)
+        if "levels" not in vars(t):
+            own = np.array([n ** len(spatial) for n in self.levels], np.int64)
+            t.levels = np.stack([np.cumsum(own) - own, own], axis=1)
+        return Reduction.of(t, t.x.shape, lambda: geometry_of_pyramid(spatial, self.levels))
+
+    def _levels(self, t):
+        """On CUDA, of each level: its kernels and its place in the flat arrays, one level after the other."""
         if not t.x.size:
             return
-        found = vars(t).get("geometry")  # depends on the bound shapes alone, so it is worked out once
+        found = vars(t).get("by_level")  # depends on the bound shapes alone, so it is worked out once
         if found is None:
-            first = t.format == "channels_first"
-            spatial = t.x.shape[2:] if first else t.x.shape[1:-1]
-            channels = t.x.shape[1] if first else t.x.shape[-1]
-            found, start = [], 0
+            spatial, found, start = spatial_of(t), [], 0
             for n in self.levels:
-                bins, extents = (n,) * len(spatial), tuple(largest_bin(s, n) for s in spatial)
-                g = Geometry(t.x.shape, t.format, bins, extents)
-                g.flat = (channels, math.prod(bins)) if first else (math.prod(bins), channels)
-                found.append((g, slice(start, start + math.prod(g.y))))
-                start = found[-1][1].stop
-            t.geometry = found
-        mode = forward.MAX if self.mode == "max" else forward.MEAN
-        tap = t.arg.dtype.type if self.mode == "max" else np.uint8
-        made = kernel.with_constants(RULE=BINS, MODE=mode, TAP=tap)
-        for g, place in found:
-            yield g, made, place
+                out = (n,) * len(spatial)
+                stop = start + t.x.size // math.prod(spatial) * math.prod(out)
+                found.append((Reduction(geometry_of_bins(spatial, out), t, t.x.shape), slice(start, stop)))
+                start = stop
+            t.by_level = found
+        yield from found
 
-    def _own(self, t, g, place):
-        """arg of the level, and the scratch of averages; nobody reads what stands in for the other."""
-        pooled = t.pooled[place].reshape(g.y)
-        return (
-            (t.arg[place].reshape(g.y), pooled)
-            if self.mode == "max"
-            else (pooled, t.line[place].reshape(g.y))
-        )
-
-    def _arrays(self, t, g, place):
-        pooled = t.pooled[place]
-        return t.x.reshape(g.x), pooled.reshape(g.y), *self._own(t, g, place), pooled, pooled.reshape(1, -1)
-
-    def _gradients(self, t, g, place):
-        pooled, (arg, _) = t.pooled[place], self._own(t, g, place)
-        return pooled.reshape(g.y), arg, t.dx.reshape(g.x), pooled, pooled.reshape(1, -1)
+    def _part(self, t, array, place):
+        """The part of y or dy (N, C * bins) that belongs to a level, as a view in the order of its pooled values."""
+        batch, first = t.x.shape[0], t.format == "channels_first"
+        part = array[:, place.start // batch : place.stop // batch]
+        part = part.reshape(batch, t.x.shape[1 if first else -1], -1)
+        return part if first else part.transpose(0, 2, 1)
 
     def in_torch(self, torch, x, *, training, **arrays):
         pool = getattr(torch.nn.functional, f"adaptive_{self.mode}_pool{x.dim() - 2}d")
@@ -155,20 +195,9 @@ class SpatialPyramidPool(
         parts = []
         for n in self.levels:
             level = []
+            edges = [bins(size, n) for size in x.shape[2:]]
             for place in np.ndindex(*(n,) * (x.ndim - 2)):
-                cut = [
-                    slice(bin_start(i, s, n), bin_stop(i, s, n))
-                    for i, s in zip(place, x.shape[2:], strict=True)
-                ]
+                cut = [slice(low[i], high[i]) for i, (low, high) in zip(place, edges, strict=True)]
                 level.append(reduce(x[(slice(None), slice(None), *cut)], axis=axes))
             parts.append(np.stack(level, axis=2).reshape(x.shape[0], -1))
         return np.concatenate(parts, axis=1)
-
-
-def _level(array, g, t, place):
-    """The part of y or dy (N, C * bins) that belongs to a level, as a view in the order of its pooled values."""
-    batch = t.x.shape[0]
-    part = array[:, place.start // batch : place.stop // batch]
-    if t.format == "channels_first":
-        return part.reshape(batch, *g.flat)
-    return part.reshape(batch, *g.flat[::-1]).transpose(0, 2, 1)
