@@ -38,19 +38,44 @@ from normcore_pooling.reduce import check_map
 
 
 @inline
-def clear(x):
+def clear(y):
+    for i in range(y.size):
+        y[i] = real(0)
+
+
+@inline
+def scatter_plane(x, indices, y):
+    """A map of one channel; how many indices lie outside."""
+    wrong = 0
     for i in range(x.size):
-        x[i] = real(0)
+        place = np.uint64(indices[i])  # what is negative is larger than any map
+        if place < np.uint64(y.size):
+            y[place] = x[i]
+        else:
+            wrong += 1
+    return wrong
+
+
+@inline
+def gather_plane(dy, indices, dx):
+    for i in range(dx.size):
+        dx[i] = dy[np.uint64(indices[i])]
 
 
 @cpu
-def _scatter(x, indices, y, wrong):
-    """wrong (A,): how many indices lie outside the map. The slot of a map has one owner."""
+def _scatter_first(x, indices, y, wrong):
+    """wrong (A,): how many indices lie outside the map. A map has one owner."""
+    for a in prange(x.shape[0]):
+        clear(y[a])
+        wrong[a] = scatter_plane(x[a], indices[a], y[a])
+
+
+@cpu
+def _scatter_last(x, indices, y, wrong):
     places, channels = y.shape[1], y.shape[2]
     for a in prange(x.shape[0]):
+        clear(y[a].reshape(-1))
         wrong[a] = 0
-        for i in range(places):
-            clear(y[a, i])
         for i in range(x.shape[1]):
             for c in range(channels):
                 place = indices[a, i, c]
@@ -61,7 +86,13 @@ def _scatter(x, indices, y, wrong):
 
 
 @cpu
-def _gather(dy, indices, dx):
+def _gather_first(dy, indices, dx):
+    for a in prange(dx.shape[0]):
+        gather_plane(dy[a], indices[a], dx[a])
+
+
+@cpu
+def _gather_last(dy, indices, dx):
     for a in prange(dx.shape[0]):
         for i in range(dx.shape[1]):
             for c in range(dx.shape[2]):
@@ -234,10 +265,19 @@ class MaxUnpool(Op, name="max_unpool", source="Zeiler and Fergus 2014, arXiv:131
             return tuple(a.reshape(a.shape[0] * a.shape[1], math.prod(a.shape[2:]), 1) for a in arrays)
         return tuple(a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1]) for a in arrays)
 
+    def _maps(self, t, *arrays):
+        """As the CPU's kernels take them."""
+        if t.format == "channels_first":
+            return tuple(a.reshape(a.shape[0] * a.shape[1], -1) for a in arrays)
+        return self._three(t, *arrays)
+
     def forward_cpu(self, t):
-        x, indices, y = self._three(t, t.x, t.indices, t.y)
+        if not t.x.size:
+            return
+        x, indices, y = self._maps(t, t.x, t.indices, t.y)
         wrong = t.wrong[: x.shape[0]]
-        _scatter[t](x, indices, y, wrong)
+        scatter = _scatter_first if t.format == "channels_first" else _scatter_last
+        scatter[t](x, indices, y, wrong)
         if wrong.any():
             raise ShapeError(
                 f"{self.name}: {int(wrong.sum())} of {x.size} indices lie outside the map of {y.shape[1]} places; "
@@ -245,9 +285,10 @@ class MaxUnpool(Op, name="max_unpool", source="Zeiler and Fergus 2014, arXiv:131
             )
 
     def backward_cpu(self, t):
-        if t.dx is not None:
-            dy, indices, dx = self._three(t, t.dy, t.indices, t.dx)
-            _gather[t](dy, indices, dx)
+        if t.dx is not None and t.dx.size:
+            dy, indices, dx = self._maps(t, t.dy, t.indices, t.dx)
+            gather = _gather_first if t.format == "channels_first" else _gather_last
+            gather[t](dy, indices, dx)
 
     def forward_cuda(self, t):
         x, indices, y = self._three(t, t.x, t.indices, t.y)
