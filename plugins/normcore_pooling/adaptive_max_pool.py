@@ -34,7 +34,7 @@ from normcore_pooling.reduce import (
 
 
 @cpu
-def _widen(arg, indices):
+def widen(arg, indices):
     for i in prange(arg.size):
         indices[i] = arg[i]
 
@@ -70,7 +70,7 @@ class BinMaximum(Op):
     def forward_cpu(self, t):
         self._reduction(t).largest(t, t.x, t.y, t.arg)
         if "indices" in vars(t):
-            _widen[t](t.arg, t.indices.reshape(-1))
+            widen[t](t.arg, t.indices.reshape(-1))
 
     def backward_cpu(self, t):
         if t.dx is not None:

@@ -16,6 +16,8 @@ Shapes: x (N, C, *spatial) with 1 to 3 spatial dimensions, y (N, C, *out). retur
 of y's shape, int64: the position of each maximum in its map, flattened row-major, as PyTorch has it. float32 and
 float64. out + kernel - 1 > size is a ShapeError: windows would have to stand still (PyTorch refuses equality too in 3-D).
 
+Forward keeps each maximum's position, on the CPU in its map, on CUDA in its window.
+
 Source: Graham 2014, "Fractional max-pooling", arXiv:1412.6071, section 2.
 """
 
@@ -28,8 +30,10 @@ from normcore.kernels import cpu, cu, cuda, inline, prange, real
 from normcore.random import uniform, uniform_32
 from normcore.shapes import check_sizes, per_dimension
 from normcore.testing.samples import ErrorSample, Sample
+from normcore_pooling import fractional_planes as planes
 from normcore_pooling import interval_backward as backward
 from normcore_pooling import interval_forward as forward
+from normcore_pooling.adaptive_max_pool import widen
 from normcore_pooling.interval_windows import (
     FRACTIONAL,
     Geometry,
@@ -83,12 +87,6 @@ def index_one(arg, indices, offsets, i, size, out, kernel, stride):
     indices[at] = (d * size[1] + h) * size[2] + w + tap - line * kernel[2]
 
 
-@cpu
-def _indices_cpu(arg, indices, offsets, size, out, kernel, stride):
-    for i in prange(arg.size):
-        index_one(arg, indices, offsets, np.int64(i), size, out, kernel, stride)
-
-
 @cuda
 def _indices_cuda(arg, indices, offsets, size, out, kernel, stride):
     for i in range(cu.grid(1), arg.size, cu.gridsize(1)):
@@ -108,7 +106,8 @@ class FractionalMaxPool(Op, name="fractional_max_pool", source="Graham 2014, arX
     output_size: int | tuple[int, ...] | None = None
     return_indices: bool = False
 
-    formats = ("channels_first", "channels_last")
+    formats = ("channels_first",)  # every channel has windows of its own
+    cuda_formats = ("channels_first", "channels_last")
     backward_needs = ()
     stochastic = True
 
@@ -176,32 +175,35 @@ class FractionalMaxPool(Op, name="fractional_max_pool", source="Graham 2014, arX
         check_rank(self.name, x.shape)
         out, kernel = self.sizes(x.shape[2:])
         shape = (*x.shape[:2], *out)
-        taps, size = math.prod(kernel), math.prod(shape)
+        size, ones = math.prod(shape), (1,) * (3 - len(out))
         y = {"y": Tensor(shape, x.dtype), "indices": Tensor(shape, "int64")} if self.return_indices else shape
         return Plan(
             y=y,
             saved={
-                "arg": Array((size,), tap_dtype(taps)),
+                "arg": Array((size,), tap_dtype(math.prod(x.shape[2:]))),
                 "offsets": Array((x.shape[0] * x.shape[1], 3)),
             },
-            flops=size * taps,
+            workspace=planes.scratch_arrays((*ones, *x.shape[2:]), (*ones, *out)),
+            flops=size * math.prod(kernel),
         )
 
     def forward_cpu(self, t):
-        g = self._geometry(t)
         if not t.y.size:
             return
+        g = self._geometry(t)
         _draw_cpu[t](t.offsets, t.x.ndim - 2, t.key, t.call, t.training)
-        self._made(t, forward.forward_cpu)[t](*self._arrays(t, g), *g.windows)
+        kernel = planes.forward_planes.with_constants(RULE=FRACTIONAL, TAP=np.uint32)
+        x, y, arg = t.x.reshape(g.x[:4]), t.y.reshape(g.y[:4]), t.arg.reshape(g.y[:4])
+        scratch = planes.scratch_of(t, g.x[0], g.size, g.out)
+        kernel[t](x, y, arg, t.offsets, *scratch, g.size, g.out, g.kernel)
         if self.return_indices:
-            arrays = (t.arg.reshape(g.y), t.indices.reshape(g.y), t.offsets)
-            _indices_cpu.with_constants(RULE=FRACTIONAL)[t](*arrays, *g.windows)
+            widen[t](t.arg, t.indices.reshape(-1))
 
     def backward_cpu(self, t):
         if t.dx is not None and t.dx.size:
-            g = self._geometry(t)
-            kernel = self._made(t, backward.backward_cpu)
-            kernel[t](*self._gradients(t, g), g.parts, True, *g.windows)
+            count = t.offsets.shape[0]
+            dy, arg, dx = (a.reshape(count, -1) for a in (t.dy, t.arg, t.dx))
+            planes.backward_planes[t](dy, arg, dx)
 
     def forward_cuda(self, t):
         g = self._geometry(t)

@@ -104,6 +104,22 @@ def test_fractional_windows_reach_the_end_and_differ_from_call_to_call():
     assert len(set(still)) == 1
 
 
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_of_several_nan_the_last_in_the_window_is_the_maximum(memory_format):
+    x = np.zeros((1, 2, 3, 3), np.float32)
+    x[0, 1, 0, 1] = x[0, 1, 1, 0] = np.nan
+    parameters = {"kernel_size": 2, "output_size": 1, "return_indices": True}
+    y, indices = normcore.layer(
+        "fractional_max_pool", input_shape=x.shape, memory_format=memory_format, **parameters
+    ).forward(x)
+    assert y.ravel().tolist() == [0, 0] and indices.ravel().tolist() == [4, 4]  # the window at the end
+    x[0, 1, 1, 2] = x[0, 1, 2, 1] = np.nan
+    y, indices = normcore.layer(
+        "fractional_max_pool", input_shape=x.shape, memory_format=memory_format, **parameters
+    ).forward(x)
+    assert np.isnan(y[0, 1]) and indices.ravel().tolist() == [4, 7]
+
+
 def test_fractional_errors_print_the_arithmetic():
     with pytest.raises(ShapeError, match=r"4 = floor\(5 \* 0.8\) windows of 3 need at least 4 \+ 3 - 1 = 6"):
         normcore.layer("fractional_max_pool", input_shape=(1, 2, 5), kernel_size=3, output_ratio=0.8)
