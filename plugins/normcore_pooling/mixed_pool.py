@@ -40,7 +40,8 @@ class MixedPool(
     kernel_size: int | tuple[int, ...]
     stride: int | tuple[int, ...] | None = None
 
-    formats = ("channels_last", "channels_first")
+    formats = ("channels_last",)  # gathering whole positions beats any kernel on planes, conversions included
+    cuda_formats = ("channels_last", "channels_first")
     backward_needs = ()
 
     samples = (
