@@ -9,6 +9,7 @@ that causes.json gives for the op, for its direction ("batch_norm forward") or f
 
 import json
 import pathlib
+import statistics
 
 HERE = pathlib.Path(__file__).parent
 START, END = "<!-- tables: start -->", "<!-- tables: end -->"
@@ -40,7 +41,8 @@ def section(name, document, causes):
     rows = [row for row in document["rows"] if row.get("median_s")]
     parts = [f"### {name}", about(document["machine"])]
     if rows:
-        parts.append(table(HEADERS, map(cells, rows)))
+        parts.append(table(SUMMARY, summary(rows)))
+        parts.append(folded(f"All {len(rows)} rows", table(HEADERS, lines_of(rows))))
         parts += losses(rows, causes)
     wrong = [row for row in document["rows"] if row["correct"] is not True]
     if wrong:
@@ -68,33 +70,64 @@ def about(machine):
     )
 
 
-HEADERS = (
-    "op",
-    "shape",
-    "format",
-    "direction",
-    "time",
-    "GB/s",
-    "of the limit",
-    "torch / ours",
-    "95 % interval",
-)
+HEADERS = ("op", "shape", "format", "forward", "limit", "torch / ours", "backward", "limit", "torch / ours")
+SUMMARY = ("op", "rows", "least", "geometric mean", "of the limit, median")
 
 
-def cells(row):
-    low, high = row.get("torch_interval", (None, None))
-    ratio = row.get("torch_ratio")
-    return (
-        row["op"] + ("" if row["device"] == "cpu" else f" ({row['device']})"),
-        f"{row['shape_text']}{parameters(row)}",
-        row["memory_format"][9:],
-        row["direction"],
-        f"{row['median_s'] * 1e3:.3g} ms",
-        f"{row['gb_per_s']:.1f}",
-        f"{row['share_of_limit']:.0%}",
-        f"**{ratio:.2f}**" if ratio and ratio < 1 else f"{ratio:.2f}" if ratio else "",
-        f"{low:.2f} to {high:.2f}" if ratio else "",
-    )
+def lines_of(rows):
+    """One line for each case, both directions side by side."""
+    cases = {}
+    for row in rows:
+        key = (
+            row["op"],
+            row["device"],
+            row["dtype"],
+            row["shape_text"],
+            parameters(row),
+            row["memory_format"],
+        )
+        cases.setdefault(key, {})[row["direction"]] = row
+    for found in cases.values():
+        first = next(iter(found.values()))
+        yield (*place(first), *measured(found.get("forward")), *measured(found.get("backward")))
+
+
+def place(row):
+    op = row["op"] + ("" if row["device"] == "cpu" else f" ({row['device']})")
+    return op, f"{row['shape_text']}{parameters(row)}", row["memory_format"][9:]
+
+
+def measured(row):
+    """Time, share of the limit, and the ratio with its interval."""
+    if row is None:
+        return "", "", ""
+    return f"{row['median_s'] * 1e3:.3g} ms", f"{row['share_of_limit']:.0%}", ratio(row)
+
+
+def ratio(row):
+    value = row.get("torch_ratio")
+    if not value:
+        return ""
+    low, high = row["torch_interval"]
+    text = f"{value:.2f} ({low:.2f} to {high:.2f})"
+    return f"**{text}**" if value < 1 else text
+
+
+def summary(rows):
+    """One line for each op that has rows beside torch."""
+    ops = {}
+    for row in rows:
+        if row.get("torch_ratio"):
+            ops.setdefault(row["op"], []).append(row)
+    for op, found in sorted(ops.items()):
+        ratios = [row["torch_ratio"] for row in found]
+        share = statistics.median(row["share_of_limit"] for row in found)
+        yield op, len(found), f"{min(ratios):.2f}", f"{statistics.geometric_mean(ratios):.2f}", f"{share:.0%}"
+
+
+def folded(title, text):
+    """Shown when asked for: several hundred lines."""
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
 
 
 def parameters(row):
@@ -110,11 +143,8 @@ def losses(rows, causes):
         return []
     if not lost:
         return ["#### Where we lose", f"Nowhere: all {compared} rows beside torch are at 1.0 or above."]
-    headers = ("op", "shape", "format", "direction", "torch / ours", "95 % interval", "cause")
-    lines = []
-    for row in lost:
-        found = cells(row)
-        lines.append((*found[:4], found[7], found[8], cause(row, causes)))
+    headers = ("op", "shape", "format", "direction", "torch / ours", "cause")
+    lines = [(*place(row), row["direction"], ratio(row), cause(row, causes)) for row in lost]
     head = f"{len(lost)} of {compared} rows beside torch. An interval that reaches beyond 1.0 may be no loss."
     return ["#### Where we lose", head, table(headers, lines)]
 
@@ -122,6 +152,8 @@ def losses(rows, causes):
 def cause(row, causes):
     names = (row["op"], f"{row['op']} {row['direction']}")
     names = (*names, f"{names[1]} {row['memory_format']}")
+    if row["torch_interval"][1] >= 1.0:
+        names = ("interval", *names)
     return next((causes[name] for name in reversed(names) if name in causes), UNKNOWN)
 
 
