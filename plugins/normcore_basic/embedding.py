@@ -124,6 +124,14 @@ class Embedding(
             "rows that are never asked for", shape=(2, 2), params={"num": 90, "dim": 1}, integers={"x": 5}
         ),
     )
+    benchmarks = (
+        Sample(
+            "a transformer's tokens",
+            shape=(32, 512),
+            params={"num": 10000, "dim": 256},
+            integers={"x": 10000},
+        ),
+    )
     error_samples = (
         ErrorSample("no vectors", {"num": 0, "dim": 3}, None, "at least 1"),
         ErrorSample("no numbers", {"num": 2, "dim": 0}, None, "at least 1"),
