@@ -210,6 +210,24 @@ class Conv(
         ),
         Sample("an empty batch", shape=(0, 2, 5, 5), params={"out_channels": 3, "kernel_size": 3}),
     )
+    benchmarks = (
+        Sample(
+            "AlexNet's third",
+            shape=(32, 256, 13, 13),
+            params={"out_channels": 384, "kernel_size": 3, "padding": 1},
+        ),
+        Sample(
+            "a residual block's",
+            shape=(64, 64, 32, 32),
+            params={"out_channels": 64, "kernel_size": 3, "padding": 1},
+        ),
+        Sample("an inception path's", shape=(32, 192, 28, 28), params={"out_channels": 64, "kernel_size": 1}),
+        Sample(
+            "ResNet-20's first stage",
+            shape=(128, 16, 32, 32),
+            params={"out_channels": 16, "kernel_size": 3, "padding": 1},
+        ),
+    )
     error_samples = (
         ErrorSample("no filters", {"out_channels": 0, "kernel_size": 1}, None, "at least 1"),
         ErrorSample(
