@@ -11,11 +11,8 @@ from normcore.kernels.streaming import LINE_BYTES, STREAM_BYTES, around_caches
 
 GROUP = 8  # terms that are read side by side, along all channels, where there are more than UNROLLED has
 TOGETHER = 4  # vectors whose accumulators stay in registers at once
-UNROLLED = (
-    1,
-    4,
-    9,
-)  # numbers of terms with code of their own, without a loop over them; each costs compile time
+PAIR = 2  # those left of a position of 32 channels, for instance
+UNROLLED = (1, 2, 4, 9)  # numbers of terms with code of their own, without a loop; each costs compile time
 
 
 def integers(array_type: Any) -> Any:
@@ -93,7 +90,25 @@ def _over_run(
         if many:
             with loop(b, begin, step) as (c, _inner):
                 body(b, arguments, (b.add(y_move, c), b.add(x_move, c), *tap_move), width, TOGETHER, some)
-        with loop(b, b.sub(extent, begin), width) as (k, _inner):
+        rest = b.sub(extent, begin)
+        if many:
+            with b.if_else(b.icmp_signed("==", rest, number(PAIR * width))) as (pair, single):
+                with pair:
+                    body(
+                        b,
+                        arguments,
+                        (b.add(y_move, begin), b.add(x_move, begin), *tap_move),
+                        width,
+                        PAIR,
+                        some,
+                    )
+                with single:
+                    one_by_one(y_move, x_move, tap_move, some, rest)
+        else:
+            one_by_one(y_move, x_move, tap_move, some, rest)
+
+    def one_by_one(y_move: Any, x_move: Any, tap_move: list[Any], some: Terms, rest: Any) -> None:
+        with loop(b, rest, width) as (k, _inner):
             c = b.add(begin, k)
             c = b.select(b.icmp_signed("<", c, last), c, last)
             body(b, arguments, (b.add(y_move, c), b.add(x_move, c), *tap_move), width, 1, some)

@@ -67,7 +67,9 @@ class AdaptiveAvgPool(Op, name="adaptive_avg_pool", source="He et al. 2014, arXi
         check_map(self.name, x.shape)
         out = adaptive_sizes(self.name, self.output_size, x.shape[2:])
         return Plan(
-            y=(*x.shape[:2], *out), workspace=workspace(geometry_of_bins(x.shape[2:], out)), flops=x.size
+            y=(*x.shape[:2], *out),
+            workspace=workspace(geometry_of_bins(x.shape[2:], out), x.shape),
+            flops=x.size,
         )
 
     def _reduction(self, t):

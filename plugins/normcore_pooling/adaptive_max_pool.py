@@ -61,7 +61,9 @@ class BinMaximum(Op):
         count = math.prod(shape)
         kind = compact(math.prod(x.shape[2:]))
         y = {"y": Tensor(shape, x.dtype), "indices": Tensor(shape, "int64")} if indices else shape
-        return Plan(y=y, saved={"arg": Array((count,), kind)}, workspace=workspace(geometry), flops=x.size)
+        return Plan(
+            y=y, saved={"arg": Array((count,), kind)}, workspace=workspace(geometry, x.shape), flops=x.size
+        )
 
     def _reduction(self, t):
         spatial = spatial_of(t)

@@ -118,7 +118,7 @@ class AvgPool(Op, name="avg_pool", aliases=("mean_pool",), source="LeCun et al. 
         geometry = self.geometry(x.shape[2:])
         shape = (*x.shape[:2], *geometry.out[5 - len(x.shape) :])
         taps = int(np.prod([w.kernel for w in geometry.windows]))
-        return Plan(y=shape, workspace=workspace(geometry), flops=int(np.prod(shape)) * taps)
+        return Plan(y=shape, workspace=workspace(geometry, x.shape), flops=int(np.prod(shape)) * taps)
 
     def _reduction(self, t):
         return Reduction.of(t, t.x.shape, lambda: self.geometry(spatial_of(t)))

@@ -161,7 +161,9 @@ class Norm(Op):
 
     def planned(self, x, shape):
         scratch = {"powers": Array((x.size,)), "sums": Array((math.prod(shape),))}
-        return Plan(y=shape, workspace={**workspace(self.geometry(x.shape[2:])), **scratch}, flops=4 * x.size)
+        return Plan(
+            y=shape, workspace={**workspace(self.geometry(x.shape[2:]), x.shape), **scratch}, flops=4 * x.size
+        )
 
     def _reduction(self, t):
         spatial = spatial_of(t)

@@ -10,7 +10,7 @@ import numpy as np
 
 from normcore import ParameterError, ShapeError
 from normcore.shapes import ONE
-from normcore_pooling import reduce_cuda
+from normcore_pooling import reduce_cuda, whole_map
 from normcore_pooling.links import of_bins, of_window, side_by_side
 from normcore_pooling.positions import (
     AVERAGE,
@@ -48,6 +48,11 @@ class Geometry:
     @property
     def out(self):
         return tuple(b.out for b in self.both)
+
+    @property
+    def whole(self):
+        """Whether there is one output, of all inputs in their order."""
+        return self.windows is None and self.out == (1, 1, 1)
 
     def counts(self):
         """What outputs divide by along each dimension, float64; the divisor is in the last."""
@@ -94,9 +99,12 @@ def check_map(op, shape, most=5):
         )
 
 
-def workspace(geometry):
-    """What Reduction needs."""
-    return scratch_arrays(geometry.both)
+def workspace(geometry, shape):
+    """What Reduction needs for an input of this logical shape."""
+    scratch = scratch_arrays(geometry.both)
+    if geometry.whole:
+        scratch |= whole_map.scratch_arrays(*shape[:2], math.prod(shape[2:]))
+    return scratch
 
 
 class Reduction:
@@ -115,6 +123,13 @@ class Reduction:
             both, sizes = geometry.both, (outer, inner)
             self.forward = arguments(both, *sizes, "forward", t.terms, t.weights, counts)
             self.backward = arguments(both, *sizes, "backward", t.terms, t.weights, shares)
+            if geometry.whole:
+                positions = math.prod(geometry.size)
+                parts = whole_map.parts_of(positions)
+                blocks = whole_map.blocks_of(outer * parts, inner)
+                self.places = whole_map.places_of(positions, inner)
+                self.divisor = np.array([np.prod(self.divisors), 1], t.x.dtype)
+                self.sums = (t.partial, outer, positions, inner, parts, blocks)
 
     @classmethod
     def of(cls, t, shape, make):
@@ -126,11 +141,17 @@ class Reduction:
 
     def average(self, t, x, y):
         """y: sums of x over the windows, divided."""
-        self._forward(t, AVERAGE, x, y, NO_ARG, self.divisors)
+        if self.geometry.whole:
+            self._sum_maps(t, x, y, False)
+        else:
+            self._forward(t, AVERAGE, x, y, NO_ARG, self.divisors)
 
     def squares(self, t, x, y):
         """The same of the squares of x."""
-        self._forward(t, SQUARES, x, y, NO_ARG, self.divisors)
+        if self.geometry.whole:
+            self._sum_maps(t, x, y, True)
+        else:
+            self._forward(t, SQUARES, x, y, NO_ARG, self.divisors)
 
     def spread(self, t, dy, dx):
         """The gradient of average."""
@@ -141,7 +162,13 @@ class Reduction:
 
     def route(self, t, dy, dx, arg):
         """The gradient of largest."""
-        self._backward(t, MATCH, dy, dx, arg, NO_FACTORS)
+        if not self.geometry.whole:
+            self._backward(t, MATCH, dy, dx, arg, NO_FACTORS)
+        elif dx.size:
+            batch, channels = self.y[0], self.y[-1]
+            both, parts = (batch, channels), whole_map.parts_of(math.prod(self.geometry.size))
+            dy, arg, dx = dy.reshape(both), arg.reshape(both), dx.reshape(batch, -1)
+            whole_map.place_maxima[t](dy, arg, dx, parts)
 
     def average_cuda(self, t, x, y):
         self._sum_cuda(t, reduce_cuda.average_cuda, x.reshape(self.x), y.reshape(self.y), y.size)
@@ -171,6 +198,11 @@ class Reduction:
         windows = g.windows or (ONE,) * 3
         numbers = (tuple(getattr(w, k) for w in windows) for k in ("kernel", "stride", "before", "after"))
         kernel[t, count](source, target, g.size, g.out, *numbers, int(g.divisor))
+
+    def _sum_maps(self, t, x, y, squared):
+        if y.size:
+            kernel = whole_map.sum_maps.with_constants(SQUARED=squared)
+            kernel[t](x.reshape(-1), y.reshape(-1), self.places, self.divisor, *self.sums)
 
     def _forward(self, t, operation, x, y, arg, factors):
         if y.size:

@@ -104,7 +104,7 @@ class SpatialPyramidPool(
         spatial = x.shape[2:]
         length = sum(n ** len(spatial) for n in self.levels)
         size = x.shape[0] * x.shape[1] * length
-        scratch = workspace(geometry_of_pyramid(spatial, self.levels))
+        scratch = workspace(geometry_of_pyramid(spatial, self.levels), x.shape)
         return Plan(
             y=(x.shape[0], x.shape[1] * length),
             saved={"arg": Array((size,), compact(math.prod(spatial)))} if self.mode == "max" else {},
