@@ -7,12 +7,14 @@ stays in the cache.
 """
 
 from normcore.kernels import cpu, epilogue_gradient, inline, prange, real, wide
+from normcore.kernels.prefetch import prefetch_lines
 from normcore.kernels.streaming import (
     STREAM_BLOCK,
     leaves_cache,
     stack_block,
     stream_run,
 )
+from normcore.kernels.unaliased import unaliased
 from normcore_normalization.channel_rows import four_sums, normalize_row, one_gradient_sums, one_sums
 from normcore_normalization.channel_scalars import affine, centered, parameter, trusted
 from normcore_normalization.group_planes import merge_row, parameter_sums, row_means
@@ -44,7 +46,7 @@ def column_wide(x, c, origin):
 def chunk_statistics(x, part, line, eps):
     """part (C, 2): mean and sum of squares about it of each column of x (positions, C)."""
     count = wide(x.shape[0])
-    total, squares = line[0], line[1]
+    total, squares = unaliased(line[0]), unaliased(line[1])
     clear(total)
     clear(squares)
     whole = x.shape[0] // 4 * 4
@@ -84,16 +86,19 @@ def bounds(positions, chunks, k):
 
 @inline
 def normalize_positions(x, y, n, first, last, line, e):
-    """Positions first to last of sample n; around the caches where y is large."""
+    """Positions first to last of sample n; around the caches where y is large. Meanwhile asks for the next sample's,
+    which are about to be summed: else memory is only read in one pass and only written in the other."""
     s, d, a, b = line[0], line[1], line[2], line[3]
     channels = x.shape[2]
     if not leaves_cache(y) or channels > STREAM_BLOCK:
         for i in range(first, last):
+            prefetch_lines(x, ((n + 1) * x.shape[1] + i) * channels, channels)
             normalize_row(x[n, i], y[n, i], s, d, a, b, e)
         return
     block, step = stack_block(y), STREAM_BLOCK // channels
     for i in range(first, last, step):
         count = min(step, last - i)
+        prefetch_lines(x, ((n + 1) * x.shape[1] + i) * channels, count * channels)
         for k in range(count):
             normalize_row(x[n, i + k], block[k * channels : k * channels + channels], s, d, a, b, e)
         stream_run(y, (n * x.shape[1] + i) * channels, block, count * channels)
@@ -160,7 +165,7 @@ def line_input_gradient(x, dy, dx, shift, rest, a, b, inverse, mean_h, slope, e)
 @inline
 def chunk_gradient_sums(x, dy, part, line, e):
     """part (C, 2): the sums of g and g * xhat of each column."""
-    total, along = line[5], line[6]
+    total, along = unaliased(line[5]), unaliased(line[6])
     clear(total)
     clear(along)
     for s in range(x.shape[0]):
