@@ -4,6 +4,7 @@ normalized, so that memory is read once."""
 import math
 
 from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, real, wide
+from normcore.kernels.prefetch import prefetch_lines
 from normcore.kernels.streaming import (
     STREAM_BLOCK,
     first_stop,
@@ -21,6 +22,7 @@ from normcore_normalization.channel_scalars import (
     weights,
 )
 
+NEXT = 1 << 17  # elements of a channel at most, for the next one to be asked for: 512 KB of float32
 BLOCK = 4096  # values summed in the kernel's own precision before float64 takes over; 16 KB fit the L1 cache
 
 
@@ -112,13 +114,24 @@ def normalize_stream(x, y, s, d, a, b, e):
 
 
 @inline
+def ask_for_next(x, n, c):
+    """The plane of the next channel beside plane n of channel c, to be summed next: else memory is only read in one pass
+    and only written in the other. Not where two channels would not fit the second-level cache."""
+    batch, channels, length = x.shape
+    if batch * length <= NEXT:
+        prefetch_lines(x, (n * channels + c + 1) * length, length)
+
+
+@inline
 def normalize_channel(x, y, c, gamma, beta, shift, rest, scale, change, e):
     a, b = weights(c, gamma, beta, scale, change)
     if leaves_cache(y):
         for n in range(x.shape[0]):
+            ask_for_next(x, n, c)
             normalize_stream(x[n, c], y[n, c], shift[c], rest[c], a, b, e)
     else:
         for n in range(x.shape[0]):
+            ask_for_next(x, n, c)
             normalize_block(x[n, c], y[n, c], shift[c], rest[c], a, b, e)
 
 
