@@ -219,7 +219,7 @@ class FractionalMaxPool(Op, name="fractional_max_pool", source="Graham 2014, arX
         if t.dx is not None and t.dx.size:
             g = self._geometry(t)
             kernel = self._made(t, backward.backward_cuda)
-            kernel[t, t.dx.size](*self._gradients(t, g), True, *g.windows)
+            kernel[t, t.dx.size](*self._gradients(t, g), *g.windows)
 
     def _geometry(self, t):
         found = vars(t).get("geometry")  # depends on the bound shapes alone, so it is worked out once

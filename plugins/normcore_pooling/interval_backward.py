@@ -1,8 +1,7 @@
 """The gradients of interval_forward.py: to the input, and to the mixture's weight.
 
     MAX    an element gets dy of the windows whose maximum it was
-    MEAN   an element gets dy / count of every window that holds it
-    MIXED  mix times the first and 1 - mix times the second; dmix = sum of dy * (max - mean)
+    MIXED  mix times that and 1 - mix times dy / count of every window that holds it; dmix = sum of dy * (max - mean)
 
 Where windows overlap an element adds up what it gets, in the order of the windows, on either device. On the CPU a
 task owns some channels of a sample and adds to them window by window; on CUDA a thread owns an element and
@@ -13,8 +12,8 @@ import numpy as np
 
 from normcore.kernels import cpu, cu, cuda, inline, prange, real, wide
 from normcore.kernels.warps import block_sum
-from normcore_pooling.interval_forward import MAX, MEAN, MIXED, MODE
-from normcore_pooling.interval_windows import FRACTIONAL, RULE, first_of, offset_of, start_of, stop_of
+from normcore_pooling.interval_forward import MIXED, MODE
+from normcore_pooling.interval_windows import first_of, offset_of, start_of, stop_of
 from normcore_pooling.max_rows import TAP
 
 CHUNK = 8192  # values of a partial sum of dmix
@@ -23,10 +22,8 @@ THREADS = 256
 
 @inline
 def even_share(v, count, mix):
-    """What every element of a window gets."""
-    if MODE == MIXED:
-        return (real(1) - mix[0]) * v / real(count)
-    return v / real(count)
+    """What every element of a window gets of a mixture."""
+    return (real(1) - mix[0]) * v / real(count)
 
 
 @inline
@@ -69,81 +66,64 @@ def add_winners(dy, arg, dx, d0, h0, w0, first, mix, kernel):
 @inline
 def scatter_window(dy, arg, dx, mix, d0, d1, h0, h1, w0, w1, first, last, kernel):
     """dy, arg (B,) of a window; channels first to last."""
-    if MODE != MAX:
+    if MODE == MIXED:
         count = (d1 - d0) * (h1 - h0) * (w1 - w0)
         for d in range(d0, d1):
             for h in range(h0, h1):
                 for w in range(w0, w1):
                     add_even(dy[first:last], dx[d, h, w, first:last], count, mix)
-    if MODE != MEAN:
-        add_winners(dy[first:last], arg[first:last], dx, d0, h0, w0, first, mix, kernel)
+    add_winners(dy[first:last], arg[first:last], dx, d0, h0, w0, first, mix, kernel)
 
 
 @inline
-def scatter_sample(dy, arg, dx, mix, u0, u1, u2, first, last, size, out, kernel, stride):
+def scatter_sample(dy, arg, dx, mix, first, last, out, kernel, stride):
     """All windows of a sample, its channels first to last at once."""
     for od in range(out[0]):
-        d0 = start_of(od, size[0], out[0], kernel[0], stride[0], u0)
-        d1 = stop_of(od, size[0], out[0], kernel[0], stride[0], u0)
+        d0 = od * stride[0]
         for oh in range(out[1]):
-            h0 = start_of(oh, size[1], out[1], kernel[1], stride[1], u1)
-            h1 = stop_of(oh, size[1], out[1], kernel[1], stride[1], u1)
+            h0 = oh * stride[1]
             for ow in range(out[2]):
-                w0 = start_of(ow, size[2], out[2], kernel[2], stride[2], u2)
-                w1 = stop_of(ow, size[2], out[2], kernel[2], stride[2], u2)
+                w0 = ow * stride[2]
+                d1, h1, w1 = d0 + kernel[0], h0 + kernel[1], w0 + kernel[2]
                 at = (od, oh, ow)
                 scatter_window(dy[at], arg[at], dx, mix, d0, d1, h0, h1, w0, w1, first, last, kernel)
 
 
 @inline
-def scatter_plane(dy, arg, dx, mix, u0, u1, u2, a, b, size, out, kernel, stride):
-    """All windows of one channel of a sample; dy, arg, dx (A, .., B)."""
+def scatter_plane(dy, arg, dx, mix, out, kernel, stride):
+    """All windows of one channel of a sample; dy, arg, dx (.., 1)."""
     for od in range(out[0]):
-        d0 = start_of(od, size[0], out[0], kernel[0], stride[0], u0)
-        d1 = stop_of(od, size[0], out[0], kernel[0], stride[0], u0)
         for oh in range(out[1]):
-            h0 = start_of(oh, size[1], out[1], kernel[1], stride[1], u1)
-            h1 = stop_of(oh, size[1], out[1], kernel[1], stride[1], u1)
             for ow in range(out[2]):
-                w0 = start_of(ow, size[2], out[2], kernel[2], stride[2], u2)
-                w1 = stop_of(ow, size[2], out[2], kernel[2], stride[2], u2)
-                v = dy[a, od, oh, ow, b]
-                if MODE != MAX:
-                    share = even_share(v, (d1 - d0) * (h1 - h0) * (w1 - w0), mix)
-                    for d in range(d0, d1):
-                        for h in range(h0, h1):
-                            for w in range(w0, w1):
-                                dx[a, d, h, w, b] += share
-                if MODE != MEAN:
-                    tap = np.int64(arg[a, od, oh, ow, b])
-                    row = tap // kernel[2]
-                    layer = 0 if kernel[0] == 1 else row // kernel[1]
-                    w = w0 + tap - row * kernel[2]
-                    dx[a, d0 + layer, h0 + row - layer * kernel[1], w, b] += winners_share(v, mix)
+                v = dy[od, oh, ow, 0]
+                d0, h0, w0 = od * stride[0], oh * stride[1], ow * stride[2]
+                if MODE == MIXED:
+                    share = even_share(v, kernel[0] * kernel[1] * kernel[2], mix)
+                    for d in range(d0, d0 + kernel[0]):
+                        for h in range(h0, h0 + kernel[1]):
+                            for w in range(w0, w0 + kernel[2]):
+                                dx[d, h, w, 0] += share
+                tap = np.int64(arg[od, oh, ow, 0])
+                row = tap // kernel[2]
+                layer = 0 if kernel[0] == 1 else row // kernel[1]
+                w = w0 + tap - row * kernel[2]
+                dx[d0 + layer, h0 + row - layer * kernel[1], w, 0] += winners_share(v, mix)
 
 
 @cpu
-def backward_cpu(dy, arg, dx, mix, offsets, parts, fresh, size, out, kernel, stride):
-    """fresh: set dx before adding to it."""
+def backward_cpu(dy, arg, dx, mix, parts, out, kernel, stride):
+    """Windows of the regular rule; a task owns some channels of a sample."""
     inner = dx.shape[4]
     step = (inner + parts - 1) // parts
     for task in prange(dx.shape[0] * parts):
         a = np.int64(task) // parts
         first = min(inner, (np.int64(task) - a * parts) * step)
         last = min(inner, first + step)
-        if fresh:
-            clear(dx[a], first, last)
-        if RULE == FRACTIONAL or inner == 1:
-            for b in range(first, last):
-                plane = a * inner + b
-                u0, u1 = offset_of(offsets, plane, 0), offset_of(offsets, plane, 1)
-                u2 = offset_of(offsets, plane, 2)
-                scatter_plane(dy, arg, dx, mix, u0, u1, u2, a, b, size, out, kernel, stride)
+        clear(dx[a], first, last)
+        if inner == 1:
+            scatter_plane(dy[a], arg[a], dx[a], mix, out, kernel, stride)
         else:
-            zero = real(0)
-            scatter_sample(
-                dy[a], arg[a], dx[a], mix, zero, zero, zero, first, last, size, out, kernel, stride
-            )  # fmt: skip
+            scatter_sample(dy[a], arg[a], dx[a], mix, first, last, out, kernel, stride)
 
 
 @inline(reassociate=True)
@@ -170,8 +150,7 @@ def mix_gradient_cpu(dy, rest, partial, dmix):
 
 
 @cuda
-def backward_cuda(dy, arg, dx, mix, offsets, fresh, size, out, kernel, stride):
-    """fresh: set dx, else add to it."""
+def backward_cuda(dy, arg, dx, mix, offsets, size, out, kernel, stride):
     inner = dx.shape[4]
     for i in range(cu.grid(1), dx.size, cu.gridsize(1)):
         place = i // inner
@@ -187,7 +166,7 @@ def backward_cuda(dy, arg, dx, mix, offsets, fresh, size, out, kernel, stride):
         first_d = first_of(d, size[0], out[0], kernel[0], stride[0], u0)
         first_h = first_of(h, size[1], out[1], kernel[1], stride[1], u1)
         first_w = first_of(w, size[2], out[2], kernel[2], stride[2], u2)
-        total = real(0) if fresh else dx[a, d, h, w, b]
+        total = real(0)
         for od in range(first_d, out[0]):
             d0 = start_of(od, size[0], out[0], kernel[0], stride[0], u0)
             if d0 > d:
@@ -206,12 +185,11 @@ def backward_cuda(dy, arg, dx, mix, offsets, fresh, size, out, kernel, stride):
                     v = dy[a, od, oh, ow, b]
                     # A window of the fractional rule that ends before the element is passed by.
                     if d < d1 and h < h1 and w < w1:
-                        if MODE != MAX:
+                        if MODE == MIXED:
                             total += even_share(v, (d1 - d0) * (h1 - h0) * (w1 - w0), mix)
-                        if MODE != MEAN:
-                            tap = ((d - d0) * kernel[1] + h - h0) * kernel[2] + w - w0
-                            if arg[a, od, oh, ow, b] == TAP(tap):
-                                total += winners_share(v, mix)
+                        tap = ((d - d0) * kernel[1] + h - h0) * kernel[2] + w - w0
+                        if arg[a, od, oh, ow, b] == TAP(tap):
+                            total += winners_share(v, mix)
         dx[a, d, h, w, b] = total
 
 

@@ -1,7 +1,6 @@
-"""Maximum, mean or a mixture of both over the windows of interval_windows.py, on the CPU and on CUDA.
+"""Maximum, or a mixture of maximum and mean, over the windows of interval_windows.py.
 
     MAX    y = max; arg = offset of the maximum in its window, ((d * kernel_h) + h) * kernel_w + w
-    MEAN   y = sum / count
     MIXED  y = mix * max + (1 - mix) * mean; arg as for MAX; rest = max - mean, the slope by mix
 
 Between equal values the first wins, NaN wins over all. Sums run along a row of the window first, so that the
@@ -11,10 +10,10 @@ rounding error grows with its sides and not with its area.
 import numpy as np
 
 from normcore.kernels import cpu, cu, cuda, inline, prange, real, wide
-from normcore_pooling.interval_windows import FRACTIONAL, RULE, offset_of, start_of, stop_of
+from normcore_pooling.interval_windows import offset_of, start_of, stop_of
 from normcore_pooling.max_rows import TAP, better
 
-MAX, MEAN, MIXED = 0, 1, 2
+MAX, MIXED = 0, 1
 MODE = MAX  # of a kernel made by with_constants(MODE=...)
 
 
@@ -53,20 +52,17 @@ def mean_of(x, a, b, d0, d1, h0, h1, w0, w1):
 @inline
 def pool_window(x, y, arg, rest, mix, a, od, oh, ow, b, d0, d1, h0, h1, w0, w1, kernel):
     """One output, of a window with these limits."""
-    if MODE == MEAN:
-        y[a, od, oh, ow, b] = mean_of(x, a, b, d0, d1, h0, h1, w0, w1)
-    else:
-        best, tap = largest_of(x, a, b, d0, d1, h0, h1, w0, w1, kernel)
-        arg[a, od, oh, ow, b] = TAP(tap)
-        if MODE == MIXED:
-            mean = mean_of(x, a, b, d0, d1, h0, h1, w0, w1)
-            rest[a, od, oh, ow, b] = best - mean
-            best = blend(best, mean, mix[0])
-        y[a, od, oh, ow, b] = best
+    best, tap = largest_of(x, a, b, d0, d1, h0, h1, w0, w1, kernel)
+    arg[a, od, oh, ow, b] = TAP(tap)
+    if MODE == MIXED:
+        mean = mean_of(x, a, b, d0, d1, h0, h1, w0, w1)
+        rest[a, od, oh, ow, b] = best - mean
+        best = blend(best, mean, mix[0])
+    y[a, od, oh, ow, b] = best
 
 
 # -- CPU ---------------------------------------------------------------------------------------------------
-# Channels last: all channels of a window at once, a tap at a time.
+# The mixture, channels last: all channels of a window at once, a tap at a time.
 
 
 @inline
@@ -98,12 +94,6 @@ def keep_best(x, y, arg, tap):
 
 
 @inline
-def divide(y, count):
-    for c in range(y.size):
-        y[c] = y[c] / count
-
-
-@inline
 def blend_line(y, rest, count, mix):
     for c in range(y.size):
         mean = rest[c] / count
@@ -112,69 +102,37 @@ def blend_line(y, rest, count, mix):
 
 
 @inline
-def pool_line(x, y, arg, rest, mix, d0, d1, h0, h1, w0, w1, kernel):
-    """x (D, H, W, C) of a sample; y, arg, rest (C,) of one window. MEAN takes rest as scratch."""
-    count = real((d1 - d0) * (h1 - h0) * (w1 - w0))
+def mix_line(x, y, arg, rest, mix, d0, d1, h0, h1, w0, w1, kernel):
+    """x (D, H, W, C) of a sample; y, arg, rest (C,) of one window."""
     for d in range(d0, d1):
         for h in range(h0, h1):
             begun = d > d0 or h > h0
-            if MODE != MEAN:
-                tap = ((d - d0) * kernel[1] + h - h0) * kernel[2] - w0
-                if not begun:
-                    begin_best(x[d, h, w0], y, arg)
-                for w in range(w0 if begun else w0 + 1, w1):
-                    keep_best(x[d, h, w], y, arg, tap + w)
-            if MODE == MIXED:
-                if not begun:
-                    set_to(x[d, h, w0], rest)
-                for w in range(w0 if begun else w0 + 1, w1):
-                    add_to(x[d, h, w], rest)
-            if MODE == MEAN:
+            tap = ((d - d0) * kernel[1] + h - h0) * kernel[2] - w0
+            if not begun:
+                begin_best(x[d, h, w0], y, arg)
                 set_to(x[d, h, w0], rest)
-                for w in range(w0 + 1, w1):
-                    add_to(x[d, h, w], rest)
-                if begun:
-                    add_to(rest, y)
-                else:
-                    set_to(rest, y)
-    if MODE == MEAN:
-        divide(y, count)
-    if MODE == MIXED:
-        blend_line(y, rest, count, mix[0])
+            first = w0 if begun else w0 + 1
+            for w in range(first, w1):
+                keep_best(x[d, h, w], y, arg, tap + w)
+            for w in range(first, w1):
+                add_to(x[d, h, w], rest)
+    blend_line(y, rest, real((d1 - d0) * (h1 - h0) * (w1 - w0)), mix[0])
 
 
 @cpu
-def forward_cpu(x, y, arg, rest, mix, offsets, size, out, kernel, stride):
+def mix_cpu(x, y, arg, rest, mix, out, kernel, stride):
+    """Windows of the regular rule; a task owns a row of outputs."""
     for j in prange(y.shape[0] * out[0] * out[1]):
         row = np.int64(j)
         oh = row % out[1]
         od = row // out[1] % out[0]
         a = row // out[1] // out[0]
-        if RULE != FRACTIONAL and x.shape[4] > 1:
-            zero = real(0)
-            d0 = start_of(od, size[0], out[0], kernel[0], stride[0], zero)
-            d1 = stop_of(od, size[0], out[0], kernel[0], stride[0], zero)
-            h0 = start_of(oh, size[1], out[1], kernel[1], stride[1], zero)
-            h1 = stop_of(oh, size[1], out[1], kernel[1], stride[1], zero)
-            for ow in range(out[2]):
-                w0 = start_of(ow, size[2], out[2], kernel[2], stride[2], zero)
-                w1 = stop_of(ow, size[2], out[2], kernel[2], stride[2], zero)
-                at = (a, od, oh, ow)
-                pool_line(x[a], y[at], arg[at], rest[at], mix, d0, d1, h0, h1, w0, w1, kernel)
-        else:
-            for b in range(x.shape[4]):
-                plane = a * x.shape[4] + b
-                u = offset_of(offsets, plane, 0)
-                d0 = start_of(od, size[0], out[0], kernel[0], stride[0], u)
-                d1 = stop_of(od, size[0], out[0], kernel[0], stride[0], u)
-                u = offset_of(offsets, plane, 1)
-                h0 = start_of(oh, size[1], out[1], kernel[1], stride[1], u)
-                h1 = stop_of(oh, size[1], out[1], kernel[1], stride[1], u)
-                u = offset_of(offsets, plane, 2)
-                for ow in range(out[2]):
-                    w0 = start_of(ow, size[2], out[2], kernel[2], stride[2], u)
-                    w1 = stop_of(ow, size[2], out[2], kernel[2], stride[2], u)
-                    pool_window(x, y, arg, rest, mix, a, od, oh, ow, b, d0, d1, h0, h1, w0, w1, kernel)
+        d0, h0 = od * stride[0], oh * stride[1]
+        d1, h1 = d0 + kernel[0], h0 + kernel[1]
+        for ow in range(out[2]):
+            w0 = ow * stride[2]
+            at = (a, od, oh, ow)
+            mix_line(x[a], y[at], arg[at], rest[at], mix, d0, d1, h0, h1, w0, w0 + kernel[2], kernel)
 
 
 # -- CUDA --------------------------------------------------------------------------------------------------

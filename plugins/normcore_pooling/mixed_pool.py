@@ -88,15 +88,15 @@ class MixedPool(
         )
 
     def forward_cpu(self, t):
-        g, kernel = self._prepared(t, forward.forward_cpu)
+        g, kernel = self._prepared(t, forward.mix_cpu)
         if t.y.size:
-            kernel[t](*self._arrays(t, g), *g.windows)
+            kernel[t](*self._arrays(t, g)[:5], *g.windows[1:])
 
     def backward_cpu(self, t):
         g, kernel = self._prepared(t, backward.backward_cpu)
         backward.mix_gradient_cpu[t](t.dy.reshape(-1), t.rest, t.partial, t.dmix)
         if t.dx is not None and t.dx.size:
-            kernel[t](*self._gradients(t, g), g.parts, True, *g.windows)
+            kernel[t](*self._gradients(t, g)[:4], g.parts, *g.windows[1:])
 
     def forward_cuda(self, t):
         g, kernel = self._prepared(t, forward.forward_cuda)
@@ -108,7 +108,7 @@ class MixedPool(
         backward.mix_partials_cuda[t, extent](t.dy.reshape(-1), t.rest, t.partial)
         backward.mix_total_cuda[t, 1](t.partial, t.dmix)
         if t.dx is not None:
-            kernel[t, t.dx.size](*self._gradients(t, g), True, *g.windows)
+            kernel[t, t.dx.size](*self._gradients(t, g), *g.windows)
 
     def _prepared(self, t, kernel):
         g = vars(t).get("geometry")  # depends on the bound shapes alone, so it is worked out once

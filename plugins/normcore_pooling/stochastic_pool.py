@@ -245,8 +245,7 @@ class StochasticPool(Op, name="stochastic_pool", source="Zeiler and Fergus 2013,
         dy, arg, sums = t.dy.reshape(g.y), t.arg.reshape(g.y), t.sums.reshape(g.y)
         if t.training:
             kernel = self._made(t, backward.backward_cpu)
-            scratch = (t.sums, t.sums.reshape(1, -1))
-            kernel[t](dy, arg, t.dx.reshape(g.x), *scratch, g.parts, True, *g.windows)
+            kernel[t](dy, arg, t.dx.reshape(g.x), t.sums, g.parts, *g.windows[1:])
         else:
             kernel = self._made(t, _expected_gradient_cpu)
             x, y = t.x.reshape(g.x), t.y.reshape(g.y)
@@ -265,7 +264,7 @@ class StochasticPool(Op, name="stochastic_pool", source="Zeiler and Fergus 2013,
         if t.training:
             kernel = self._made(t, backward.backward_cuda)
             scratch = (t.sums, t.sums.reshape(1, -1))
-            kernel[t, t.dx.size](dy, arg, t.dx.reshape(g.x), *scratch, True, *g.windows)
+            kernel[t, t.dx.size](dy, arg, t.dx.reshape(g.x), *scratch, *g.windows)
         else:
             kernel = self._made(t, _expected_gradient_cuda)
             x, y = t.x.reshape(g.x), t.y.reshape(g.y)
