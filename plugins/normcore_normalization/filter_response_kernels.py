@@ -7,6 +7,7 @@ sums (3, N, C) float64 gets each plane's shares of dgamma, dbeta and dtau; they 
 import math
 
 from normcore.kernels import cpu, inline, prange, real, wide
+from normcore.kernels.unaliased import unaliased
 
 BLOCK = 4096  # values summed in the kernel's own precision before float64 takes over
 ROWS = 64  # the same for channels last, where each row adds one value to every channel
@@ -139,7 +140,7 @@ def backward_planes(x, dy, dx, gamma, beta, tau, scale, sums, wanted):
 # -- channels last -----------------------------------------------------------------------------------------
 
 
-@inline
+@inline(force=True)
 def add_squares(x, line):
     for c in range(x.size):
         line[c] += x[c] * x[c]
@@ -166,13 +167,13 @@ def clear(a, value):
         a[c] = value
 
 
-@inline
+@inline(force=True)
 def limit_row(x, y, a, b, tau):
     for c in range(y.size):
         y[c] = above(x[c] * a[c] + b[c], tau[c])
 
 
-@inline
+@inline(force=True)
 def scale_row(x, y, a, b):
     for c in range(y.size):
         y[c] = x[c] * a[c] + b[c]
@@ -187,7 +188,7 @@ def forward_positions(x, y, gamma, beta, tau, scale, lines, sums, width, eps):
         n = task // strips
         lo = (task - n * strips) * width
         hi = min(channels, lo + width)
-        line, a = lines[task, 0, : hi - lo], lines[task, 1, : hi - lo]
+        line, a = unaliased(lines[task, 0, : hi - lo]), lines[task, 1, : hi - lo]
         total = sums[0, n, lo:hi]
         clear(line, real(0))
         clear(total, wide(0))
@@ -201,13 +202,14 @@ def forward_positions(x, y, gamma, beta, tau, scale, lines, sums, width, eps):
             scale[n, c] = inverse_root(total[c - lo], wide(length), eps)
             a[c - lo] = scale[n, c] * gamma[c]
         for i in range(length):
+            row = unaliased(y[n, i, lo:hi])
             if tau.size > 0:
-                limit_row(x[n, i, lo:hi], y[n, i, lo:hi], a, beta[lo:hi], tau[lo:hi])
+                limit_row(x[n, i, lo:hi], row, a, beta[lo:hi], tau[lo:hi])
             else:
-                scale_row(x[n, i, lo:hi], y[n, i, lo:hi], a, beta[lo:hi])
+                scale_row(x[n, i, lo:hi], row, a, beta[lo:hi])
 
 
-@inline
+@inline(force=True)
 def row_sums(x, dy, r, a, b, tau, along, total, taken):
     for c in range(x.size):
         low = scaled(x[c], a[c], b[c]) < tau[c]
@@ -217,21 +219,21 @@ def row_sums(x, dy, r, a, b, tau, along, total, taken):
         taken[c] += dy[c] if low else real(0)
 
 
-@inline
+@inline(force=True)
 def row_sums_unlimited(x, dy, r, along, total):
     for c in range(x.size):
         along[c] += dy[c] * (x[c] * r[c])
         total[c] += dy[c]
 
 
-@inline
+@inline(force=True)
 def row_gradient(x, dy, dx, r, a, b, tau, slope):
     for c in range(x.size):
         g = real(0) if scaled(x[c], a[c], b[c]) < tau[c] else dy[c]
         dx[c] = a[c] * (g - x[c] * r[c] * slope[c])
 
 
-@inline
+@inline(force=True)
 def row_gradient_unlimited(x, dy, dx, r, a, slope):
     for c in range(x.size):
         dx[c] = a[c] * (dy[c] - x[c] * r[c] * slope[c])
@@ -246,13 +248,15 @@ def backward_positions(x, dy, dx, gamma, beta, tau, scale, lines, sums, width, w
         lo = (task - n * strips) * width
         hi = min(channels, lo + width)
         count = hi - lo
-        along, total, taken = lines[task, 0, :count], lines[task, 1, :count], lines[task, 2, :count]
+        along, total = unaliased(lines[task, 0, :count]), unaliased(lines[task, 1, :count])
+        taken = unaliased(lines[task, 2, :count])
         a, slope = lines[task, 3, :count], lines[task, 4, :count]
         r, b = scale[n, lo:hi], beta[lo:hi]
         for c in range(count):
             a[c] = r[c] * gamma[lo + c]
+        for line in (along, total, taken):
+            clear(line, real(0))
         for j in range(3):
-            clear(lines[task, j, :count], real(0))
             clear(sums[j, n, lo:hi], wide(0))
         for first in range(0, length, ROWS):
             for i in range(first, min(length, first + ROWS)):
@@ -267,7 +271,7 @@ def backward_positions(x, dy, dx, gamma, beta, tau, scale, lines, sums, width, w
             for c in range(count):
                 slope[c] = real(sums[0, n, lo + c] / wide(length))
             for i in range(length):
-                p, g, d = x[n, i, lo:hi], dy[n, i, lo:hi], dx[n, i, lo:hi]
+                p, g, d = x[n, i, lo:hi], dy[n, i, lo:hi], unaliased(dx[n, i, lo:hi])
                 if tau.size > 0:
                     row_gradient(p, g, d, r, a, b, tau[lo:hi], slope)
                 else:
