@@ -4,6 +4,7 @@ A Binding holds the op's Tensors and knows which array each name needs; whoever 
 network's program) attaches the arrays. Nothing here allocates.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from normcore.devices.device import Device
 from normcore.errors import PluginError
 from normcore.kernels import variant
 from normcore.layout import physical_shape
-from normcore.op import Op, Plan, Shape, Tensor, Tensors
+from normcore.op import Array, Op, Plan, Shape, Tensor, Tensors
 
 # A parallel region costs a microsecond or more; below this many elements (or their worth of arithmetic) one
 # thread is faster. The choice depends on shapes alone, so results do not depend on the number of threads.
@@ -30,7 +31,10 @@ def input_names(op: Op, count: int) -> tuple[str, ...]:
 
 
 class Binding:
-    """An op with its Tensors. `forward(training)` and `backward()` run its kernels on the attached arrays."""
+    """An op with its Tensors. `forward(training)` and `backward()` run its kernels on the attached arrays.
+
+    keeps_z: forward also keeps the value before the fused chain, for backward, as the saved array "z" of `plan`.
+    """
 
     def __init__(
         self,
@@ -55,6 +59,9 @@ class Binding:
         )
         self.plan: Plan = op.plan(*inputs)
         self.outputs: dict[str, Tensor] = self.plan.outputs(dtype)
+        self.keeps_z = op.epilogue == "output" and chain is not None and chain.knows == "input"
+        if self.keeps_z:
+            self.plan = dataclasses.replace(self.plan, saved={**self.plan.saved, "z": self._z()})
         self.variadic = bool(op.inputs) and op.inputs[0].startswith("*")
         self.input_names = input_names(op, len(inputs))
         if device.name == "cpu" and not op.is_view and not hasattr(op, "forward_cpu"):
@@ -83,6 +90,13 @@ class Binding:
         t.call = 0
         t.training, t.calibrating = False, 0
         t.path = path
+        if op.epilogue == "output":
+            t.z = None  # until it is attached, where it is kept
+
+    def _z(self) -> Array:
+        """The value before the fused chain: as the op's one output."""
+        (y,) = self.outputs.values()
+        return Array(self.physical(y), y.dtype)
 
     def attach(self, name: str, array: Any) -> None:
         """Put an array (or None, for a gradient that is not wanted) under a name."""

@@ -89,7 +89,8 @@ class Tensors:
     Always: x (or the op's own input names, or xs), y (or output names), dy, dx (None: not wanted), parameters
     with their gradients (gamma, dgamma), state, saved and workspace arrays, and
     training: bool; dtype: str; format: "channels_first" (N, C, *S) or "channels_last" (N, *S, C); batch: N;
-    key: uint64 Philox key; call: the call number; e: constants of the fused epilogue; variant: selects kernels.
+    key: uint64 Philox key; call: the call number; e: constants of the fused epilogue; variant: selects kernels;
+    with epilogue = "output" also z: None, or where forward keeps the value before the epilogue for backward.
     """
 
     variant: Any
@@ -102,6 +103,7 @@ class Tensors:
     key: Any  # numpy.uint64
     call: int
     e: tuple[Any, ...]
+    z: Any
     device: Any
     dy: Any
     shape: Shape  # of the first input, logical
@@ -132,9 +134,10 @@ class Op(Component):
     differentiable: ClassVar[bool] = True
     needs_batch: ClassVar[bool] = False  # training statistics over the batch: more than one value per channel
     calibrates: ClassVar[tuple[str, ...]] = ()  # state that a pass with t.calibrating gathers anew, from zero
-    epilogue: ClassVar[str | None] = (
-        None  # takes a fused elementwise chain; backward knows its "input" or "output"
-    )
+    # Takes a fused elementwise chain: y = epilogue(z), dz = epilogue_gradient(z, y, dy). With "input" backward knows z, by
+    # computing it again. With "output" it knows y; where the chain's derivative does not follow from y, t.z is an array
+    # like y, into which forward writes z and from which backward takes it instead of y. Otherwise t.z is None.
+    epilogue: ClassVar[str | None] = None
     picks_extremes: ClassVar[bool] = (
         False  # each y is the largest, or each the smallest, of some of x's elements
     )

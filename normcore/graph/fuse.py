@@ -3,8 +3,8 @@
 What may fuse follows from what ops declare, never from their names: an elementwise op joins
 - an elementwise op before it (a chain),
 - an op with epilogue = "input", whose backward recomputes its own output (batch_norm),
-- an op with epilogue = "output", whose backward has its output only (conv, dense): in training one elementwise op
-  whose derivative can be told from its output; in inference any chain,
+- an op with epilogue = "output", whose backward has its output only (conv, dense). Where that does not tell the chain's
+  derivative (silu, or more than one op), training keeps the value before the chain as well, in the same pass,
 as long as nobody else reads the value in between.
 
 Before that, an op that commutes with maxima (relu) and would cost a pass of its own moves behind the op that picks them
@@ -30,7 +30,7 @@ def fuse(graph: Graph, training: bool) -> Graph:
         host = made.get(id(source)) if source is not None else None
         alone = source is not None and len(consumers.get(id(source), ())) == 1 and source is not graph.output
         if host is not None and alone and isinstance(node.op, ElementwiseOp) and len(node.inputs) == 1:
-            joined = _join(host, node, training)
+            joined = _join(host, node)
             if joined is not None:
                 nodes[nodes.index(host)] = joined
                 for value in joined.outputs:
@@ -77,7 +77,7 @@ def _pair_to_swap(graph: Graph, training: bool) -> tuple[Node, Node] | None:
         if moved is None or not moved.op.commutes_with_max or len(moved.inputs) != 1:
             continue
         host = maker(moved.inputs[0])
-        free = host is not None and _join(host, moved, training) is not None
+        free = host is not None and _join(host, moved) is not None
         if free and host is not None and host.op.epilogue == "output" and training:
             free = False  # its backward is a pass over the whole output all the same
         if not free and picking.outputs[0].tensor.size < moved.outputs[0].tensor.size:
@@ -85,7 +85,7 @@ def _pair_to_swap(graph: Graph, training: bool) -> tuple[Node, Node] | None:
     return None
 
 
-def _join(host: Node, node: Node, training: bool) -> Node | None:
+def _join(host: Node, node: Node) -> Node | None:
     assert isinstance(node.op, ElementwiseOp)
     covers = (*host.covers, node.path)
     if isinstance(host.op, ElementwiseOp):
@@ -94,8 +94,6 @@ def _join(host: Node, node: Node, training: bool) -> Node | None:
         return _replaced(host, node.outputs, covers, op=op, plan=op.plan(*(v.tensor for v in host.inputs)))
     if len(host.outputs) != 1 or host.op.epilogue is None:
         return None
-    if host.op.epilogue == "output" and training and (host.chain or not node.op.chain.uses <= {"y"}):
-        return None
     return _replaced(host, node.outputs, covers, chain=(*host.chain, node.op))
 
 
@@ -103,20 +101,29 @@ def _replaced(host: Node, outputs: list[Value], covers: tuple[str, ...], **chang
     return Node(**{**vars(host), "outputs": outputs, "covers": covers, **changes})  # type: ignore[arg-type]
 
 
-def chain_of(node: Node) -> tuple[Chain | None, tuple[float, ...]]:
-    """The fused epilogue of a node and its constants; for an elementwise node its own constants."""
+def chain_of(node: Node, training: bool) -> tuple[Chain | None, tuple[float, ...]]:
+    """The fused epilogue of a node and its constants; for an elementwise node its own constants.
+
+    The chain behind an op with epilogue = "output" knows its input where training keeps it (Binding.keeps_z).
+    """
     if isinstance(node.op, ElementwiseOp):
         return None, node.op.constants
     if not node.chain:
         return None, ()
     fused = FusedChain(node.chain)
-    knows = "output" if node.op.epilogue == "output" else "input"
+    from_output = node.op.epilogue == "output" and (not training or _tells_from_output(node))
+    knows = "output" if from_output else "input"
     return Chain(fused.chain.stages, knows), fused.constants
+
+
+def _tells_from_output(node: Node) -> bool:
+    """Whether the derivative of what is fused into a node follows from its output."""
+    return FusedChain(node.chain).chain.uses <= {"y"}
 
 
 def backward_needs(node: Node) -> frozenset[str]:
     """Which of its input ("x") and output ("y") a node's backward reads, with what is fused into it."""
     needs = frozenset(node.op.backward_needs)
-    if node.chain and node.op.epilogue == "output":
+    if node.chain and node.op.epilogue == "output" and _tells_from_output(node):
         needs |= {"y"}
     return needs

@@ -75,7 +75,7 @@ class Program:
     # -- planning ---------------------------------------------------------------------------------------------
 
     def _binding(self, node: Node) -> Binding:
-        chain, constants = chain_of(node)
+        chain, constants = chain_of(node, self.training)
         binding = Binding(
             node.op,
             tuple(v.tensor for v in node.inputs),

@@ -190,17 +190,18 @@ class GatherPlan:
     def table_size(self) -> int:
         return self.tasks * self._per_task[1]
 
-    def numbers(self, fused: bool) -> np.ndarray:
-        return self._both_numbers[fused]
+    def numbers(self, fused: int) -> np.ndarray:
+        """fused: NO_EPILOGUE, IN_PLACE or APART of gemm.py."""
+        return self._all_numbers[fused]
 
     @cached_property
-    def _both_numbers(self) -> tuple[np.ndarray, np.ndarray]:
+    def _all_numbers(self) -> tuple[np.ndarray, ...]:
         planes, lines, row_tasks, column_tasks, _, mode = self._cut
         per_task, table = self._per_task
         window = (*self.gather.numbers(lines), *self.place, *self.place_step, *self.place_first)
         tile = (TILE_ROWS, tile_columns(self.itemsize), planes, lines)
         cut = (row_tasks, column_tasks, per_task, table, mode, CHUNK)
-        return _numbers(*window, *tile, *cut, 0), _numbers(*window, *tile, *cut, 1)
+        return tuple(_numbers(*window, *tile, *cut, fused) for fused in range(3))
 
 
 @dataclass(frozen=True)

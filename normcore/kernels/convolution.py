@@ -29,7 +29,7 @@ from normcore.kernels.conv_geometry import (
     as_matrix,
     ceil_div,
 )
-from normcore.kernels.gemm import gather_gemm
+from normcore.kernels.gemm import APART, IN_PLACE, NO_EPILOGUE, gather_gemm
 from normcore.kernels.kernel import Variant, variant
 from normcore.op import Array
 
@@ -178,8 +178,22 @@ def forward(t: Any, c: Convolution) -> None:
     product = _forward(c)
     bias = t.bias if c.bias else NO_BIAS[c.dtype]
     weights.pack_weights[run](t.weight.reshape(-1), bias, t.panels, product.pack.numbers)
-    numbers = product.gather.numbers(t.variant.chain is not None)
-    gather_gemm[run](t.x.reshape(-1), t.panels, t.y.reshape(-1), t.scratch, t.table, numbers, t.e)
+    product_to, y, fused = destination(t)
+    numbers = product.gather.numbers(fused)
+    gather_gemm[run](t.x.reshape(-1), t.panels, product_to, y, t.scratch, t.table, numbers, t.e)
+
+
+def destination(t: Any) -> tuple[Any, Any, int]:
+    """Where a product goes, where what the fused epilogue makes of it, both flat, and how it is fused (gemm.py)."""
+    y = t.y.reshape(-1)
+    if t.variant.chain is None:
+        return y, y, NO_EPILOGUE
+    return (y, y, IN_PLACE) if t.z is None else (t.z.reshape(-1), y, APART)
+
+
+def told_from(t: Any) -> Any:
+    """The flat array that the fused epilogue's gradient starts from: the kept value before it, else the output."""
+    return (t.y if t.z is None else t.z).reshape(-1)
 
 
 def repeated(t: Any, c: Convolution, gradient: bool = False) -> Callable[[Any, Any], None]:
@@ -192,19 +206,21 @@ def repeated(t: Any, c: Convolution, gradient: bool = False) -> Callable[[Any, A
     product = _input_gradient(c)[0] if gradient else _forward(c)
     bias = t.bias if c.bias and not gradient else NO_BIAS[c.dtype]
     weights.pack_weights[run](t.weight.reshape(-1), bias, t.panels, product.pack.numbers)
-    numbers = product.gather.numbers(False)
+    numbers = product.gather.numbers(NO_EPILOGUE)
 
     def multiply(source: Any, target: Any) -> None:
-        gather_gemm[run](source.reshape(-1), t.panels, target.reshape(-1), t.scratch, t.table, numbers, t.e)
+        y = target.reshape(-1)
+        gather_gemm[run](source.reshape(-1), t.panels, y, y, t.scratch, t.table, numbers, t.e)
 
     return multiply
 
 
 def backward(t: Any, c: Convolution) -> None:
-    """t.dx (unless None), t.dweight and t.dbias from t.x, t.y, t.dy and t.weight."""
+    """t.dx (unless None), t.dweight and t.dbias from t.x, t.dy and t.weight, and t.y or t.z where
+    an epilogue is fused."""
     run, gradient = launch(t.variant), t.dy.reshape(-1)
     if t.variant.chain is not None:
-        output_gradient[run](t.y.reshape(-1), gradient, t.gradient, t.e)
+        output_gradient[run](told_from(t), gradient, t.gradient, t.e)
         gradient = t.gradient
     if c.batch == 0:
         t.dweight[...] = 0
@@ -222,18 +238,19 @@ def backward(t: Any, c: Convolution) -> None:
     dx, weight = t.dx.reshape(-1), t.weight.reshape(-1)
     for product in _input_gradient(c):
         weights.pack_weights[run](weight, NO_BIAS[c.dtype], t.panels, product.pack.numbers)
-        gather_gemm[run](gradient, t.panels, dx, t.scratch, t.table, product.gather.numbers(False), t.e)
+        numbers = product.gather.numbers(NO_EPILOGUE)
+        gather_gemm[run](gradient, t.panels, dx, dx, t.scratch, t.table, numbers, t.e)
 
 
 @inline
-def output_gradient_piece(y, dy, g, e):
+def output_gradient_piece(known, dy, g, e):
     for i in range(g.size):
-        g[i] = epilogue_gradient(y[i], y[i], dy[i], e)
+        g[i] = epilogue_gradient(known[i], known[i], dy[i], e)
 
 
 @cpu
-def output_gradient(y, dy, g, e):
-    """The gradient before the fused epilogue, from the output and its gradient; flat arrays."""
+def output_gradient(known, dy, g, e):
+    """The gradient before the fused epilogue, from the output's gradient and what told_from gives; flat arrays."""
     for piece in prange((g.size + PIECE - 1) // PIECE):
         low, high = piece * PIECE, min(piece * PIECE + PIECE, g.size)
-        output_gradient_piece(y[low:high], dy[low:high], g[low:high], e)
+        output_gradient_piece(known[low:high], dy[low:high], g[low:high], e)

@@ -18,7 +18,7 @@ import numpy as np
 
 from normcore.kernels import cu, cuda, epilogue, epilogue_gradient, inline, real
 from normcore.kernels.accumulate import accumulate
-from normcore.kernels.convolution import Convolution
+from normcore.kernels.convolution import Convolution, told_from
 
 PORTION = 1 << 25  # elements of columns held at once: 128 MB of float32
 
@@ -90,8 +90,11 @@ def _gather_cuda(columns, dx, size, out, kernel, stride, before, dilation):
 
 
 @cuda
-def _finish_cuda(product, bias, y, e):
-    """y (M, O) = epilogue(product (G, M, O / G) + bias); product may be y's own memory when G is 1."""
+def _finish_cuda(product, bias, z, y, e):
+    """z (M, O) = product (G, M, O / G) + bias and y (M, O) = epilogue(z); an empty z is not kept.
+
+    product may be the memory of z, or of y where z is empty, when G is 1.
+    """
     outer = product.shape[2]
     for i in range(cu.grid(1), y.size, cu.gridsize(1)):
         o = i % y.shape[1]
@@ -100,13 +103,15 @@ def _finish_cuda(product, bias, y, e):
         v = product[g, m, o - g * outer]
         if bias.size > 0:
             v += bias[o]
+        if z.size > 0:
+            z[m, o] = v
         y[m, o] = epilogue(v, e)
 
 
 @cuda
-def _output_gradient_cuda(y, dy, g, e):
+def _output_gradient_cuda(known, dy, g, e):
     for i in range(cu.grid(1), g.size, cu.gridsize(1)):
-        g[i] = epilogue_gradient(y[i], y[i], dy[i], e)
+        g[i] = epilogue_gradient(known[i], known[i], dy[i], e)
 
 
 @cuda
@@ -199,21 +204,25 @@ def forward(t: Any, c: Convolution) -> None:
     )
     weights = _weights(t, c, s, weight).transpose(0, 2, 1)
     y = t.y.reshape(c.batch * s.pixels, c.out_channels)
+    kept = t.variant.chain is not None and t.z is not None
+    z = t.z.reshape(y.shape) if kept else y[:0]
     bias = t.bias if c.bias else y[0][:0]
     for low, high in s.portions(c.batch):
         columns = _columns(t, c, s, memory, low, high)
         rows = columns.shape[1]
         part = y[low * s.pixels : high * s.pixels]
-        grouped = part.reshape(1, rows, s.outer) if single else None
+        before = z[low * s.pixels : high * s.pixels]  # empty where none is kept
+        grouped = (before if kept else part).reshape(1, rows, s.outer) if single else None
         if grouped is None:
             grouped = product[: part.size].reshape(s.groups, rows, s.outer)
         _product(t, columns, weights, grouped)
         if not single or c.bias or t.variant.chain is not None:
-            _finish_cuda[t, part.size](grouped, bias, part, t.e)
+            _finish_cuda[t, part.size](grouped, bias, before, part, t.e)
 
 
 def backward(t: Any, c: Convolution) -> None:
-    """t.dx (unless None), t.dweight and t.dbias from t.x, t.y, t.dy and t.weight."""
+    """t.dx (unless None), t.dweight and t.dbias from t.x, t.dy and t.weight, and t.y or t.z where
+    an epilogue is fused."""
     if not t.dy.size:
         t.dweight[...] = 0
         if c.bias:
@@ -224,8 +233,9 @@ def backward(t: Any, c: Convolution) -> None:
     s = _Sizes(c)
     gradient = t.dy.reshape(-1)
     if t.variant.chain is not None:
-        _output_gradient_cuda[t, gradient.size](t.y.reshape(-1), gradient, t.gradient, t.e)
-        gradient = t.gradient[: gradient.size]
+        before = t.gradient[: gradient.size]  # dense.py asks for more
+        _output_gradient_cuda[t, gradient.size](told_from(t), gradient, before, t.e)
+        gradient = before
     gradient = gradient.reshape(c.batch * s.pixels, c.out_channels)
     held = 0 if s.direct and t.dx is None else s.groups * s.rows * s.width
     count = t.weight.size

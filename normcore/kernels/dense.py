@@ -18,7 +18,7 @@ import numpy as np
 from normcore.kernels import convolution, cpu, inline, prange, real
 from normcore.kernels.conv_geometry import ceil_div
 from normcore.kernels.dots import DOT_COLUMNS, DOT_ROWS, dot_tile
-from normcore.kernels.gemm import finish
+from normcore.kernels.gemm import NO_EPILOGUE, finish
 from normcore.kernels.tile import (
     TILE_ROWS,
     tile_columns,
@@ -96,7 +96,7 @@ def workspace(d: Dense) -> dict[str, Array]:
 
 
 @cache
-def _numbers(d: Dense, fused: bool) -> np.ndarray:
+def _numbers(d: Dense, fused: int) -> np.ndarray:
     tile = (TILE_ROWS, tile_columns(d.itemsize))
     found = np.array(
         [d.rows, d.inputs, d.outputs, d.forward_tasks, d.backward_tasks, d.chunk, d.panel, fused, *tile],
@@ -120,19 +120,21 @@ def forward(t: Any, d: Dense) -> None:
         convolution.forward(t, as_convolution(d))
         return
     bias = t.bias if d.bias else convolution.NO_BIAS[d.dtype]
-    numbers = _numbers(d, t.variant.chain is not None)
-    x, y, weight = t.x.reshape(-1), t.y.reshape(-1), t.weight.reshape(-1)
-    multiply[convolution.launch(t.variant)](x, weight, bias, y, t.scratch, numbers, t.e)
+    product, y, fused = convolution.destination(t)
+    x, weight = t.x.reshape(-1), t.weight.reshape(-1)
+    run = convolution.launch(t.variant)
+    multiply[run](x, weight, bias, product, y, t.scratch, _numbers(d, fused), t.e)
 
 
 def backward(t: Any, d: Dense) -> None:
-    """t.dx (unless None), t.dweight and t.dbias from t.x, t.y, t.dy and t.weight."""
+    """t.dx (unless None), t.dweight and t.dbias from t.x, t.dy and t.weight, and t.y or t.z where
+    an epilogue is fused."""
     if d.rows > BACKWARD_ROWS:
         convolution.backward(t, as_convolution(d))
         return
     run, dy = convolution.launch(t.variant), t.dy.reshape(-1)
     if t.variant.chain is not None:
-        convolution.output_gradient[run](t.y.reshape(-1), dy, t.gradient[: dy.size], t.e)
+        convolution.output_gradient[run](convolution.told_from(t), dy, t.gradient[: dy.size], t.e)
         dy = t.gradient
     elif d.outputs < TILE_ROWS:
         t.gradient[: dy.size] = dy
@@ -140,11 +142,11 @@ def backward(t: Any, d: Dense) -> None:
     dbias = t.dbias if d.bias else convolution.NO_BIAS[d.dtype]
     dx = t.dx.reshape(-1) if t.dx is not None else convolution.NO_BIAS[d.dtype]
     x, weight, dweight = t.x.reshape(-1), t.weight.reshape(-1), t.dweight.reshape(-1)
-    gradients[run](x, weight, dy, dx, dweight, dbias, t.scratch, _rows_table(d), _numbers(d, False))
+    gradients[run](x, weight, dy, dx, dweight, dbias, t.scratch, _rows_table(d), _numbers(d, NO_EPILOGUE))
 
 
 @inline
-def multiply_task(task, x, weight, bias, y, scratch, numbers, e):
+def multiply_task(task, x, weight, bias, product, y, scratch, numbers, e):
     """All rows of some outputs: BLOCK lines of weights at a time, `chunk` of each."""
     rows, inputs, outputs, tasks, chunk = numbers[0], numbers[1], numbers[2], numbers[3], numbers[5]
     units = (outputs + DOT_COLUMNS - 1) // DOT_COLUMNS
@@ -165,17 +167,17 @@ def multiply_task(task, x, weight, bias, y, scratch, numbers, e):
                 for j in range(0, count, DOT_COLUMNS):
                     dot_tile(
                         x, r * inputs + k, inputs, scratch, own + j * chunk, chunk, run, scratch, start_at + j,
-                        y, r * outputs + low + j, outputs, k == 0, rows - r, count - j,
+                        product, r * outputs + low + j, outputs, k == 0, rows - r, count - j,
                     )  # fmt: skip
-        if numbers[7] != 0:
-            finish(y, low, outputs, rows, count, e)
+        if numbers[7] != NO_EPILOGUE:
+            finish(product, y, numbers[7], low, outputs, rows, count, e)
 
 
 @cpu
-def multiply(x, weight, bias, y, scratch, numbers, e):
-    """y = epilogue(x weight^T + bias), all arrays flat; bias may be empty."""
+def multiply(x, weight, bias, product, y, scratch, numbers, e):
+    """product = x weight^T + bias and y = epilogue(product), all arrays flat and as in gather_gemm; bias may be empty."""
     for task in prange(numbers[3]):
-        multiply_task(np.int64(task), x, weight, bias, y, scratch, numbers, e)
+        multiply_task(np.int64(task), x, weight, bias, product, y, scratch, numbers, e)
 
 
 @inline

@@ -28,6 +28,10 @@ LINES, TAPS, DIRECT = (
 )  # windows from pack_lines, the same tap by tap (gradient only), rows of the input
 
 
+# Where the fused epilogue writes: nowhere, over what it reads, to another array.
+NO_EPILOGUE, IN_PLACE, APART = 0, 1, 2
+
+
 @inline
 def window_numbers(n):
     """image (D, H, W, stored), groups, grid (N, D, H, W), taps, step, first, hop, layout."""
@@ -75,12 +79,24 @@ def multiply_rows(
 
 
 @inline
-def finish(c, at, ldc, rows, columns, e):
-    """The fused epilogue on rows that are still in cache."""
+def finish(c, y, fused, at, ldc, rows, columns, e):
+    """The fused epilogue on rows that are still in cache: y = epilogue(c).
+
+    Two loops, for where a loop's arrays are one (IN_PLACE) LLVM's comparison of addresses leads to scalar code.
+    """
+    if columns == ldc:  # one line, so that less is left over beside whole vectors
+        columns *= rows
+        rows = min(rows, 1)
     for row in range(rows):
-        line = c[at + row * ldc : at + row * ldc + columns]
-        for j in range(line.size):
-            line[j] = epilogue(line[j], e)
+        low = at + row * ldc
+        line = y[low : low + columns]
+        if fused == IN_PLACE:
+            for j in range(line.size):
+                line[j] = epilogue(line[j], e)
+        else:
+            before = c[low : low + columns]
+            for j in range(line.size):
+                line[j] = epilogue(before[j], e)
 
 
 @inline
@@ -96,7 +112,7 @@ def scatter_rows(output, source, at, width, row, rows, column, grid, place, plac
 
 
 @inline
-def gather_task(task, source, panels, output, scratch, table, numbers, e):
+def gather_task(task, source, panels, output, y, scratch, table, numbers, e):
     """One task of gather_gemm: some blocks of rows, all groups, some panels."""
     image, groups, grid, taps, step, first, hop, layout = window_numbers(numbers)
     place = (numbers[27], numbers[28], numbers[29], numbers[30])
@@ -104,7 +120,7 @@ def gather_task(task, source, panels, output, scratch, table, numbers, e):
     place_first = (numbers[34], numbers[35], numbers[36])
     mr, nr, planes, lines = numbers[37], numbers[38], numbers[39], numbers[40]
     row_tasks, column_tasks, per_task, table_size = numbers[41], numbers[42], numbers[43], numbers[44]
-    mode, chunk, epilogue_is_fused = numbers[45], numbers[46], numbers[47]
+    mode, chunk, fused = numbers[45], numbers[46], numbers[47]
     channels = image[3] // groups
     columns = place[3] // groups
     depth = taps[0] * taps[1] * taps[2] * channels
@@ -158,12 +174,15 @@ def gather_task(task, source, panels, output, scratch, table, numbers, e):
                     scatter_rows(
                         output, scratch, staged_at, width, row, n_rows, column, grid, place, place_step, place_first
                     )  # fmt: skip
-            if epilogue_is_fused != 0:
-                finish(output, c_at, place[3], n_rows, width, e)
+            if fused != NO_EPILOGUE:
+                finish(output, y, fused, c_at, place[3], n_rows, width, e)
 
 
 @cpu
-def gather_gemm(source, panels, output, scratch, table, numbers, e):
-    """output = epilogue(start + windows of source @ panels), all arrays flat; numbers from GatherPlan."""
+def gather_gemm(source, panels, output, y, scratch, table, numbers, e):
+    """output = start + windows of source @ panels and y = epilogue(output), all arrays flat; numbers from GatherPlan.
+
+    They say how the epilogue is fused: NO_EPILOGUE leaves y alone, IN_PLACE takes output as y, APART another array.
+    """
     for task in prange(numbers[41] * numbers[42]):
-        gather_task(np.int64(task), source, panels, output, scratch, table, numbers, e)
+        gather_task(np.int64(task), source, panels, output, y, scratch, table, numbers, e)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from normcore.binding import Binding
 from normcore.errors import UsageError
 from normcore.graph.fuse import backward_needs
 from normcore.graph.nodes import Node
@@ -233,7 +234,7 @@ def _rows(step: Step, timing: Timing) -> list[dict[str, Any]]:
             flops = _flops(node, direction, wanted) if of else None
             row[f"{direction}_s"] = seconds
             row[f"{direction}_flops"] = flops
-            row[f"{direction}_bytes"] = _bytes(node, binding.plan, direction, wanted) if of else None
+            row[f"{direction}_bytes"] = _bytes(node, binding, direction, wanted) if of else None
             row[f"{direction}_gflops"] = flops / seconds / 1e9 if flops and seconds else None
             row[f"{direction}_kernels"] = list(dict.fromkeys(k for part in of for k in part.kernels))
             spent += seconds or 0.0
@@ -250,15 +251,17 @@ def _flops(node: Node, direction: str, wanted: set[int]) -> int:
     return node.plan.flops * gradients + 2 * chained
 
 
-def _bytes(node: Node, plan: Any, direction: str, wanted: set[int]) -> int:
+def _bytes(node: Node, binding: Binding, direction: str, wanted: set[int]) -> int:
+    plan = binding.plan
     xs = _of(v.tensor for v in node.inputs)
     ys = _of(v.tensor for v in node.outputs)
     parameters = _held(plan.parameters.values(), node.outputs[0].tensor.dtype)
+    z = ys if binding.keeps_z else 0  # the value before the fused chain, written and read once
     if direction == FORWARD:
-        return xs + ys + parameters + _held(plan.state.values(), node.outputs[0].tensor.dtype)
+        return xs + ys + z + parameters + _held(plan.state.values(), node.outputs[0].tensor.dtype)
     gradients = _of(v.tensor for v in node.inputs if id(v) in wanted)
     needs = backward_needs(node)
-    read = ("x" in needs) * xs + ("y" in needs) * ys
+    read = ("x" in needs) * xs + ("y" in needs) * ys + z
     return _of([node.outputs[0].tensor]) + gradients + read + 2 * parameters
 
 

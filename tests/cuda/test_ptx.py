@@ -97,6 +97,8 @@ def test_the_engines_own_kernels(loss, optimizer):
     layers = [
         {"residual": {"body": ["batch_norm", "relu"]}},
         "gelu",
+        {"conv": {"out_channels": 9, "kernel_size": 1}},
+        "silu",
         {"max_pool": {"kernel_size": 2}},
         "flatten",
     ]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from normcore import Network
-from normcore.graph.fuse import fuse
+from normcore.graph.fuse import backward_needs, chain_of, fuse
 from normcore.kernels import uncompiled
 from normcore.registry import default
 from normcore.testing.derive import samples_of
@@ -52,13 +52,16 @@ def test_every_op_joins_its_neighbours(name, training):
 
 @pytest.mark.parametrize("name", OPS)
 def test_conv_and_dense_take_an_op_in(name):
-    """In inference any; in training those whose derivative can be told from the output, which is all they keep."""
+    """Any. Only training keeps the value before the op, where the derivative cannot be told from the output."""
     op = entry(name)
     from_output = OPS[name].make(**samples_of(OPS[name])[0].params).chain.uses <= {"y"}
     for layers in ([CONV, op], ["flatten", {"dense": 5}, op]):
-        last = nodes(layers, training=False)[-1]
-        assert len(last.covers) == 2
-        assert (len(nodes(layers, training=True)[-1].covers) == 2) == from_output
+        for training in (True, False):
+            last = nodes(layers, training)[-1]
+            assert len(last.covers) == 2
+            knows_input = chain_of(last, training)[0].knows == "input"
+            assert knows_input == (training and not from_output)
+            assert ("y" in backward_needs(last)) == from_output
 
 
 def step(net, x, targets):

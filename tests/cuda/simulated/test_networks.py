@@ -15,6 +15,16 @@ LAYERS = {
         "flatten",
         {"dense": 4},
     ],
+    "kept": [
+        {"conv": {"out_channels": 4, "kernel_size": 3, "padding": "same", "groups": 2}},
+        "silu",
+        {"conv": {"out_channels": 4, "kernel_size": 1, "bias": False}},
+        {"leaky_relu": 0.1},
+        "tanh",
+        "flatten",
+        {"dense": 4},
+        "elu",
+    ],
     "residual": [{"residual": {"body": ["batch_norm", "relu"]}}, "gelu", {"dropout": 0.2}, "flatten"],
     "branches": [{"branches": {"merge": "concat", "paths": [["relu"], ["silu"], ["tanh"]]}}, "flatten"],
 }
@@ -26,7 +36,7 @@ OPTIMIZERS = {
     "rmsprop": {"rmsprop": {"momentum": 0.5, "centered": True}},
     "adagrad": {"adagrad": {"lr": 0.1}},
 }
-CLASSES = {"plain": 4, "residual": 50, "branches": 150}
+CLASSES = {"plain": 4, "kept": 4, "residual": 50, "branches": 150}
 
 
 def network(device, layers, loss="cross_entropy", optimizer="sgd", shape=(2, 5, 5), **train):
