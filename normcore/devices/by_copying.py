@@ -33,11 +33,9 @@ class ByCopying:
         gradients = {"d" + name for name in (*inputs, *plan.parameters)}
         scratch = set(plan.workspace)
         saved = {*outputs, *plan.saved}
+        reads = {*op.backward_needs, *(("y",) if op.epilogue == "output" else ())}  # of a fused chain
         unread = {
-            name
-            for name, names in (("x", inputs), ("y", outputs))
-            if name not in op.backward_needs
-            for name in names
+            name for name, names in (("x", inputs), ("y", outputs)) if name not in reads for name in names
         }
         # For each direction: what to make room for without its values, and what to bring back.
         self._forward = (saved | scratch | gradients, saved | set(plan.state))

@@ -9,7 +9,7 @@ import normcore
 from normcore import kernels
 from normcore.bound_layer import Layer
 from normcore.devices import by_copying
-from normcore.kernels import cpu
+from normcore.kernels import cpu, epilogue, epilogue_gradient
 from normcore.testing.declaration_checks import cuda as cuda_check
 from normcore.testing.outcome import Failed, Skipped
 
@@ -76,6 +76,38 @@ class OnceReversed(normcore.Op, name="once_reversed"):
             t.dx[...] = t.dy[:, ::-1]
 
 
+@cpu
+def _doubled(x, z, y, e):
+    for i in range(x.size):
+        z[i] = x[i] + x[i]
+        y[i] = epilogue(z[i], e)
+
+
+@cpu
+def _doubled_gradient(known, dy, dx, e):
+    for i in range(dx.size):
+        g = epilogue_gradient(known[i], known[i], dy[i], e)
+        dx[i] = g + g
+
+
+class Doubled(normcore.Op, name="doubled"):
+    """2 x, and what is fused behind it: told from its output, or from the value that it keeps."""
+
+    backward_needs = ()
+    epilogue = "output"
+
+    def plan(self, x):
+        return normcore.Plan(y=x.shape)
+
+    def forward_cpu(self, t):
+        z = t.y if t.z is None else t.z
+        _doubled[t](t.x.reshape(-1), z.reshape(-1), t.y.reshape(-1), t.e)
+
+    def backward_cpu(self, t):
+        known = t.y if t.z is None else t.z
+        _doubled_gradient[t](known.reshape(-1), t.dy.reshape(-1), t.dx.reshape(-1), t.e)
+
+
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     monkeypatch.setattr(by_copying, "_warned", set())
@@ -102,7 +134,15 @@ def test_a_layer_runs_by_copying(cls, batch):
         np.testing.assert_allclose(layer.device.to_host(layer.forward(a, b)), 5 * a * b, rtol=1e-6)
 
 
-def test_a_network_trains_with_it_and_warns_once():
+@pytest.mark.parametrize(
+    ("op", "between"),
+    [
+        (OnceReversed, ["once_reversed", "relu", "once_reversed"]),
+        (Doubled, ["doubled", "sigmoid", "doubled", "silu"]),
+    ],
+    ids=["by itself", "with a fused chain"],
+)
+def test_a_network_trains_with_it_and_warns_once(op, between):
     from normcore.config.config import from_mapping
     from normcore.registry import Registry
 
@@ -110,15 +150,12 @@ def test_a_network_trains_with_it_and_warns_once():
         @staticmethod
         @normcore.hookimpl
         def normcore_ops():
-            return [OnceReversed]
+            return [op]
 
     registry = Registry()
     registry.load_entry_points()
     registry.add(Plugin)
-    mapping = {
-        "input": [6],
-        "network": [{"dense": 5}, "once_reversed", "relu", "once_reversed", {"dense": 3}],
-    }
+    mapping = {"input": [6], "network": [{"dense": 5}, *between, {"dense": 3}]}
     x = np.random.default_rng(1).standard_normal((4, 6)).astype(np.float32)
     losses = {}
     for device in ("cuda", "cpu"):
@@ -128,7 +165,7 @@ def test_a_network_trains_with_it_and_warns_once():
             with kernels.uncompiled():
                 trainer = normcore.Trainer(net, optimizer={"sgd": {"lr": 0.1}})
                 losses[device] = [trainer.step(x, [0, 1, 2, 0]) for _ in range(3)]
-        about = [w for w in caught if "once_reversed" in str(w.message)]
+        about = [w for w in caught if op.name in str(w.message)]
         assert len(about) == (device == "cuda")
     np.testing.assert_allclose(losses["cuda"], losses["cpu"], rtol=1e-5)
     assert losses["cuda"][2] < losses["cuda"][0]
