@@ -5,6 +5,8 @@
     pick_smallest(...)               the same with the smallest
     sum_matching(y, y_at, x, arg, places, taps, count, channels, run, y_step, x_step, tap_step)
                                      y: the sum of x where arg is taps[t]
+    sum_shared(y, y_at, x, arg, places, taps, weights, count, channels, run, y_step, x_step, tap_step)
+                                     y: the sum of x * weights[0] where arg is taps[t], of x * weights[1] elsewhere
     sum_divided(y, y_at, x, places, weights, count, channels, run, y_step, x_step)
                                      y: the sum of x, divided by weights[0]
     sum_weighted(...)                y: the sum of x * weights[t]
@@ -146,48 +148,58 @@ def _emit_pick(order: str, name: str) -> Any:
     return emit
 
 
-def _emit_matching(context: Any, builder: Any, signature: Any, values: Any) -> None:
-    types = signature.args
-    element, size = element_of(types[0])
-    arg_kind, arg_size = integers(types[3]), types[3].dtype.bitwidth // 8
+def _emit_matching(shared: bool, name: str) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> None:
+        types = signature.args
+        element, size = element_of(types[0])
+        head = 7 if shared else 6  # arrays and numbers before the count
+        arg_kind, arg_size = integers(types[3]), types[3].dtype.bitwidth // 8
 
-    def body(b: Any, arguments: Any, moves: Any, width: int, vectors: int, some: Terms) -> None:
-        y, y_at, x, arg, places, taps = arguments[:6]
-        to, of, tap_move = moves
-        data, kept = At(b, element, size, width), At(b, arg_kind, arg_size, width)
-        zero = ir.Constant(data.type, [0.0] * width)
-        moved = kept.splat(b.trunc(tap_move, arg_kind))
-        total = variables(b, data.type, vectors)
-        to = b.add(y_at, to)
-        for v in range(vectors):
-            b.store(zero if some.known else b.select(some.fresh, zero, data.load(y, to, v)), total[v])
-
-        def add(t: Any) -> None:
-            at = b.add(item(b, places, t, I64, 8), of)
-            tap_of = some.taps[t] if some.known else item(b, taps, t, I64, 8)
-            wanted = b.add(kept.splat(b.trunc(tap_of, arg_kind)), moved)
+        def body(b: Any, arguments: Any, moves: Any, width: int, vectors: int, some: Terms) -> None:
+            y, y_at, x, arg, places, taps, *weights = arguments[:head]
+            to, of, tap_move = moves
+            data, kept = At(b, element, size, width), At(b, arg_kind, arg_size, width)
+            zero = ir.Constant(data.type, [0.0] * width)
+            moved = kept.splat(b.trunc(tap_move, arg_kind))
+            total = variables(b, data.type, vectors)
+            shares = [data.splat(item(b, weights[0], number(k), element, size)) for k in (0, 1) if shared]
+            to = b.add(y_at, to)
             for v in range(vectors):
-                match = b.icmp_unsigned("==", kept.load(arg, at, v), wanted)
-                part = b.select(match, data.load(x, at, v), zero)
-                b.store(b.fadd(b.load(total[v]), part), total[v])
+                b.store(zero if some.known else b.select(some.fresh, zero, data.load(y, to, v)), total[v])
 
-        each_term(b, some, 0 if some.known else number(0), add)
-        data.store_past([b.load(total[v]) for v in range(vectors)], y, to, past_of(b, arguments, some))
+            def add(t: Any) -> None:
+                at = b.add(item(b, places, t, I64, 8), of)
+                tap_of = some.taps[t] if some.known else item(b, taps, t, I64, 8)
+                wanted = b.add(kept.splat(b.trunc(tap_of, arg_kind)), moved)
+                for v in range(vectors):
+                    match = b.icmp_unsigned("==", kept.load(arg, at, v), wanted)
+                    value = data.load(x, at, v)
+                    if shared:
+                        part = b.fmul(value, b.select(match, *shares), flags=["contract"])
+                    else:
+                        part = b.select(match, value, zero)
+                    b.store(b.fadd(b.load(total[v]), part, flags=["contract"]), total[v])
 
-    y, y_at, x, arg, places, taps = values[:6]
-    past = past_caches(context, builder, types[0], y, y_at, values[7], values[9])
-    zero = number(0)
-    arguments = [
-        address_of(context, builder, types[0], y, zero),
-        y_at,
-        address_of(context, builder, types[2], x, zero),
-        address_of(context, builder, types[3], arg, zero),
-        address_of(context, builder, types[4], places, zero),
-        address_of(context, builder, types[5], taps, zero),
-        *values[6:],
-        past,
-    ]
-    call(builder, f"normcore_sum_matching_{size}_{arg_size}", arguments, 6, lanes(size), body, taps=5)
+            each_term(b, some, 0 if some.known else number(0), add)
+            data.store_past([b.load(total[v]) for v in range(vectors)], y, to, past_of(b, arguments, some))
+
+        y, y_at, x, arg, places, taps, *weights = values[:head]
+        past = past_caches(context, builder, types[0], y, y_at, values[head + 1], values[head + 3])
+        zero = number(0)
+        arguments = [
+            address_of(context, builder, types[0], y, zero),
+            y_at,
+            address_of(context, builder, types[2], x, zero),
+            address_of(context, builder, types[3], arg, zero),
+            address_of(context, builder, types[4], places, zero),
+            address_of(context, builder, types[5], taps, zero),
+            *(address_of(context, builder, types[6], w, zero) for w in weights),
+            *values[head:],
+            past,
+        ]
+        call(builder, f"normcore_{name}_{size}_{arg_size}", arguments, head, lanes(size), body, taps=5)
+
+    return emit
 
 
 def _emit_sum(weighted: bool, name: str, squared: bool = False) -> Any:
@@ -295,6 +307,16 @@ def _python_matching(y, y_at, x, arg, places, taps, count, channels, run, y_step
     y[y_at + to] = total
 
 
+def _python_shared(y, y_at, x, arg, places, taps, weights, count, channels, run, y_step, x_step, tap_step):
+    to, of = _moves(channels, run, y_step, x_step)
+    moved = np.arange(run)[:, None] * tap_step
+    total = np.zeros(of.shape, y.dtype)
+    for t in range(count):
+        match = arg[places[t] + of] == taps[t] + moved
+        total += x[places[t] + of] * np.where(match, weights[0], weights[1])
+    y[y_at + to] = total
+
+
 def _python_sum(weighted: bool, squared: bool = False) -> Any:
     def add(y, y_at, x, places, weights, count, channels, run, y_step, x_step):
         to, of = _moves(channels, run, y_step, x_step)
@@ -317,7 +339,10 @@ pick_largest = Lowered(
 pick_smallest = Lowered(
     "pick_smallest", "aaiaaaiiiiii", _python_pick(np.less), _emit_pick("<", "pick_smallest")
 )
-sum_matching = Lowered("sum_matching", "aiaaaaiiiiii", _python_matching, _emit_matching)
+sum_matching = Lowered(
+    "sum_matching", "aiaaaaiiiiii", _python_matching, _emit_matching(False, "sum_matching")
+)
+sum_shared = Lowered("sum_shared", "aiaaaaaiiiiii", _python_shared, _emit_matching(True, "sum_shared"))
 sum_divided = Lowered("sum_divided", "aiaaaiiiii", _python_sum(False), _emit_sum(False, "sum_divided"))
 sum_weighted = Lowered("sum_weighted", "aiaaaiiiii", _python_sum(True), _emit_sum(True, "sum_weighted"))
 sum_squares = Lowered(

@@ -3,9 +3,10 @@
     MAX    an element gets dy of the windows whose maximum it was
     MIXED  mix times that and 1 - mix times dy / count of every window that holds it; dmix = sum of dy * (max - mean)
 
-Where windows overlap an element adds up what it gets, in the order of the windows, on either device. On the CPU a
-task owns some channels of a sample and adds to them window by window; on CUDA a thread owns an element and
-collects from its windows. No atomics: the same bits every time.
+Where windows overlap an element adds up what it gets, in the order of the windows. On the CPU, for maxima at regular
+places, a task owns some channels of a sample and adds to them window by window (mixtures: positions.py, fractional
+windows: fractional_planes.py); on CUDA a thread owns an element and collects from its windows. No atomics: the same
+bits every time.
 """
 
 import numpy as np
@@ -18,19 +19,6 @@ from normcore_pooling.max_rows import TAP
 
 CHUNK = 8192  # values of a partial sum of dmix
 THREADS = 256
-
-
-@inline
-def even_share(v, count, mix):
-    """What every element of a window gets of a mixture."""
-    return (real(1) - mix[0]) * v / real(count)
-
-
-@inline
-def winners_share(v, mix):
-    if MODE == MIXED:
-        return mix[0] * v
-    return v
 
 
 # -- CPU ---------------------------------------------------------------------------------------------------
@@ -48,71 +36,42 @@ def clear(dx, first, last):
 
 
 @inline
-def add_even(dy, dx, count, mix):
-    for k in range(dx.size):
-        dx[k] += even_share(dy[k], count, mix)
-
-
-@inline
-def add_winners(dy, arg, dx, d0, h0, w0, first, mix, kernel):
+def add_winners(dy, arg, dx, d0, h0, w0, first, kernel):
     """dy, arg: some channels of a window, from `first` on; dx (D, H, W, B) of a sample."""
     for k in range(dy.size):
         tap = np.int64(arg[k])
         row = tap // kernel[2]
         w = w0 + tap - row * kernel[2]
-        dx[d0 + row // kernel[1], h0 + row % kernel[1], w, first + k] += winners_share(dy[k], mix)
+        dx[d0 + row // kernel[1], h0 + row % kernel[1], w, first + k] += dy[k]
 
 
 @inline
-def scatter_window(dy, arg, dx, mix, d0, d1, h0, h1, w0, w1, first, last, kernel):
-    """dy, arg (B,) of a window; channels first to last."""
-    if MODE == MIXED:
-        count = (d1 - d0) * (h1 - h0) * (w1 - w0)
-        for d in range(d0, d1):
-            for h in range(h0, h1):
-                for w in range(w0, w1):
-                    add_even(dy[first:last], dx[d, h, w, first:last], count, mix)
-    add_winners(dy[first:last], arg[first:last], dx, d0, h0, w0, first, mix, kernel)
-
-
-@inline
-def scatter_sample(dy, arg, dx, mix, first, last, out, kernel, stride):
+def scatter_sample(dy, arg, dx, first, last, out, kernel, stride):
     """All windows of a sample, its channels first to last at once."""
     for od in range(out[0]):
-        d0 = od * stride[0]
         for oh in range(out[1]):
-            h0 = oh * stride[1]
             for ow in range(out[2]):
-                w0 = ow * stride[2]
-                d1, h1, w1 = d0 + kernel[0], h0 + kernel[1], w0 + kernel[2]
-                at = (od, oh, ow)
-                scatter_window(dy[at], arg[at], dx, mix, d0, d1, h0, h1, w0, w1, first, last, kernel)
+                line, taps = dy[od, oh, ow, first:last], arg[od, oh, ow, first:last]
+                add_winners(line, taps, dx, od * stride[0], oh * stride[1], ow * stride[2], first, kernel)
 
 
 @inline
-def scatter_plane(dy, arg, dx, mix, out, kernel, stride):
+def scatter_plane(dy, arg, dx, out, kernel, stride):
     """All windows of one channel of a sample; dy, arg, dx (.., 1)."""
     for od in range(out[0]):
         for oh in range(out[1]):
             for ow in range(out[2]):
-                v = dy[od, oh, ow, 0]
-                d0, h0, w0 = od * stride[0], oh * stride[1], ow * stride[2]
-                if MODE == MIXED:
-                    share = even_share(v, kernel[0] * kernel[1] * kernel[2], mix)
-                    for d in range(d0, d0 + kernel[0]):
-                        for h in range(h0, h0 + kernel[1]):
-                            for w in range(w0, w0 + kernel[2]):
-                                dx[d, h, w, 0] += share
                 tap = np.int64(arg[od, oh, ow, 0])
                 row = tap // kernel[2]
                 layer = 0 if kernel[0] == 1 else row // kernel[1]
-                w = w0 + tap - row * kernel[2]
-                dx[d0 + layer, h0 + row - layer * kernel[1], w, 0] += winners_share(v, mix)
+                w = ow * stride[2] + tap - row * kernel[2]
+                h = oh * stride[1] + row - layer * kernel[1]
+                dx[od * stride[0] + layer, h, w, 0] += dy[od, oh, ow, 0]
 
 
 @cpu
-def backward_cpu(dy, arg, dx, mix, parts, out, kernel, stride):
-    """Windows of the regular rule; a task owns some channels of a sample."""
+def backward_cpu(dy, arg, dx, parts, out, kernel, stride):
+    """MAX, windows of the regular rule; a task owns some channels of a sample."""
     inner = dx.shape[4]
     step = (inner + parts - 1) // parts
     for task in prange(dx.shape[0] * parts):
@@ -121,9 +80,9 @@ def backward_cpu(dy, arg, dx, mix, parts, out, kernel, stride):
         last = min(inner, first + step)
         clear(dx[a], first, last)
         if inner == 1:
-            scatter_plane(dy[a], arg[a], dx[a], mix, out, kernel, stride)
+            scatter_plane(dy[a], arg[a], dx[a], out, kernel, stride)
         else:
-            scatter_sample(dy[a], arg[a], dx[a], mix, first, last, out, kernel, stride)
+            scatter_sample(dy[a], arg[a], dx[a], first, last, out, kernel, stride)
 
 
 @inline(reassociate=True)
@@ -147,6 +106,19 @@ def mix_gradient_cpu(dy, rest, partial, dmix):
 
 
 # -- CUDA --------------------------------------------------------------------------------------------------
+
+
+@inline
+def even_share(v, count, mix):
+    """What every element of a window gets of a mixture."""
+    return (real(1) - mix[0]) * v / real(count)
+
+
+@inline
+def winners_share(v, mix):
+    if MODE == MIXED:
+        return mix[0] * v
+    return v
 
 
 @cuda

@@ -3,7 +3,7 @@
     MAX    y = max; arg = offset of the maximum in its window, ((d * kernel_h) + h) * kernel_w + w
     MIXED  y = mix * max + (1 - mix) * mean; arg as for MAX; rest = max - mean, the slope by mix
 
-Between equal values the first wins, NaN wins over all. Sums run along a row of the window first, so that the
+Between equal values the first wins, NaN wins over all. On CUDA sums run along a row of the window first, so that the
 rounding error grows with its sides and not with its area.
 """
 

@@ -50,6 +50,13 @@ def of_window(w):
     return _both(w.size, w.out, inputs[output, tap], output, tap)
 
 
+def of_windows(found):
+    """Of three Windows: their taps add up to the offset in the window."""
+    _, h, w = found
+    apart = (h.kernel * w.kernel, w.kernel, 1)
+    return tuple(of_window(v).with_taps(np.arange(v.kernel) * n) for v, n in zip(found, apart, strict=True))
+
+
 def of_bins(size, out):
     """Of adaptive pooling: bin o is floor(o size / out) .. ceil((o + 1) size / out); a tap is the input itself."""
     low, high = bins(size, out)

@@ -31,7 +31,7 @@ from normcore import Array, Op, Plan, ShapeError, Tensor
 from normcore.shapes import ONE, check_padding, check_sizes, windows
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_pooling import sizes
-from normcore_pooling.links import of_window
+from normcore_pooling.links import of_windows
 from normcore_pooling.max_cuda import backward_cuda, flat_indices_cuda, forward_cuda
 from normcore_pooling.max_indices import flat_indices
 from normcore_pooling.max_lanes import TASKS, bands_of, forward_lanes
@@ -163,7 +163,7 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
                 **(bands.scratch(small) if bands else rows),
                 "starts": Array((math.prod(out),), "uint64"),
                 "reach": Array((taps,), "uint64"),
-                **scratch_arrays(_links(found)),
+                **scratch_arrays(of_windows(found)),
             },
             flops=math.prod(shape) * taps,
         )
@@ -272,7 +272,7 @@ class _Geometry:
             tuple(w.dilation for w in found),
         )
         if not self.first:
-            both = _links(found)
+            both = of_windows(found)
             self.forward = arguments(both, shape[0], shape[-1], "forward", t.terms, t.weights)
             self.backward = arguments(both, shape[0], shape[-1], "backward", t.terms, t.weights)
         # Offsets in a map, modulo 2^64: a window may start before the map, the sum of both lies inside.
@@ -281,13 +281,6 @@ class _Geometry:
         apart = 1 if self.first else shape[-1]
         self.reach = (_offsets(taps, size) * apart).astype(np.uint64)
         self.starts = (_offsets(starts, size) * apart).astype(np.uint64)
-
-
-def _links(found):
-    """Their taps add up to the offset in the window."""
-    _, h, w = found
-    apart = (h.kernel * w.kernel, w.kernel, 1)
-    return tuple(of_window(v).with_taps(np.arange(v.kernel) * n) for v, n in zip(found, apart, strict=True))
 
 
 def _cut(scratch, *shape):

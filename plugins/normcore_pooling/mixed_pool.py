@@ -19,11 +19,14 @@ import math
 import numpy as np
 
 from normcore import Array, Op, Plan, Tensor
-from normcore.shapes import check_sizes, windows
+from normcore.shapes import ONE, check_sizes, windows
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_pooling import interval_backward as backward
 from normcore_pooling import interval_forward as forward
 from normcore_pooling.interval_windows import REGULAR, Geometry, check_rank, tap_dtype
+from normcore_pooling.links import of_windows
+from normcore_pooling.positions import SHARE, arguments, reduce_positions, scratch_arrays
+from normcore_pooling.reduce import spatial_of
 
 
 class MixedPool(
@@ -73,6 +76,11 @@ class MixedPool(
         stride = self.kernel_size if self.stride is None else self.stride
         return windows(spatial, self.kernel_size, stride, op=self.name)
 
+    def _three(self, spatial):
+        """The same of depth, height and width."""
+        found = self.windows(spatial)
+        return (ONE,) * (3 - len(found)) + tuple(found)
+
     def plan(self, x: Tensor) -> Plan:
         check_rank(self.name, x.shape)
         found = self.windows(x.shape[2:])
@@ -83,7 +91,10 @@ class MixedPool(
             y=shape,
             parameters={"mix": Array((1,), init={"constant": {"value": 0.5}})},
             saved={"arg": Array((size,), tap_dtype(taps)), "rest": Array((size,))},
-            workspace={"partial": Array((-(-size // backward.CHUNK),), "float64")},
+            workspace={
+                "partial": Array((-(-size // backward.CHUNK),), "float64"),
+                **scratch_arrays(of_windows(self._three(x.shape[2:]))),
+            },
             flops=2 * size * taps,
         )
 
@@ -93,10 +104,21 @@ class MixedPool(
             kernel[t](*self._arrays(t, g)[:5], *g.windows[1:])
 
     def backward_cpu(self, t):
-        g, kernel = self._prepared(t, backward.backward_cpu)
         backward.mix_gradient_cpu[t](t.dy.reshape(-1), t.rest, t.partial, t.dmix)
         if t.dx is not None and t.dx.size:
-            kernel[t](*self._gradients(t, g)[:4], g.parts, *g.windows[1:])
+            links = vars(t).get("links")
+            if links is None:
+                found = self._three(spatial_of(t))
+                both, t.taps = of_windows(found), math.prod(w.kernel for w in found)
+                links = t.links = arguments(
+                    both, t.dx.shape[0], t.dx.shape[-1], "backward", t.terms, t.weights
+                )
+                t.shares = np.empty(2)
+            mix = float(t.mix[0])
+            t.shares[1] = (1 - mix) / t.taps
+            t.shares[0] = mix + t.shares[1]
+            share = reduce_positions.with_constants(OPERATION=SHARE)
+            share[t](t.dy.reshape(-1), t.dx.reshape(-1), t.arg, t.shares, *links)
 
     def forward_cuda(self, t):
         g, kernel = self._prepared(t, forward.forward_cuda)

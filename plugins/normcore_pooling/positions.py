@@ -16,6 +16,7 @@ from normcore.kernels.gather import (
     pick_smallest,
     sum_divided,
     sum_matching,
+    sum_shared,
     sum_squares,
     sum_weighted,
 )
@@ -26,7 +27,7 @@ ROWS = 32  # of targets: with fewer, channels are cut into blocks as well
 CHANNELS = 32  # of a block at least: a few vectors
 
 # What a kernel does with the terms of a target; OPERATION is a constant of each compiled kernel.
-LARGEST, SMALLEST, MATCH, AVERAGE, SPREAD, SQUARES = range(6)
+LARGEST, SMALLEST, MATCH, SHARE, AVERAGE, SPREAD, SQUARES = range(7)
 OPERATION = LARGEST
 NO_FACTORS = np.ones(1)
 NO_ARG = np.zeros(1, np.uint8)
@@ -88,6 +89,8 @@ def reduce_terms(x, y, arg, at, places, taps, weights, terms, channels, run, y_s
         pick_smallest(y, arg, at, x, places, taps, terms, channels, run, y_step, x_step, tap_step)
     elif OPERATION == MATCH:
         sum_matching(y, at, x, arg, places, taps, terms, channels, run, y_step, x_step, tap_step)
+    elif OPERATION == SHARE:
+        sum_shared(y, at, x, arg, places, taps, weights, terms, channels, run, y_step, x_step, tap_step)
     elif OPERATION == AVERAGE:
         sum_divided(y, at, x, places, weights, terms, channels, run, y_step, x_step)
     elif OPERATION == SQUARES:
@@ -102,7 +105,8 @@ def reduce_positions(
 ):  # fmt: skip
     """Every target of y from its terms in x, all arrays flat.
 
-    LARGEST, SMALLEST: arg gets the tap. MATCH: the sum of the sources whose arg is the target's tap. AVERAGE: the
+    LARGEST, SMALLEST: arg gets the tap. MATCH: the sum of the sources whose arg is the target's tap. SHARE: of
+    those times factors[0] and of the others times factors[1]. AVERAGE: the
     sum divided by the product of the target's factors along the dimensions; SQUARES: of squares. SPREAD: each source times such a
     product, of its own place. A unit is a row of targets, or one of its `blocks` of channels. runs: how many runs
     of positions that are alike a row has, see links.py; from at[9] on there are five numbers for each. scratch
@@ -127,6 +131,8 @@ def reduce_positions(
                 terms = position_terms(w, rows, origin, channels, tables, at, own)
                 if OPERATION != SPREAD and OPERATION >= AVERAGE:
                     weight[0] = real(factor_of(d, h, w, target, factors))
+                elif OPERATION == SHARE:
+                    weight[0], weight[1] = real(factors[0]), real(factors[1])
                 elif OPERATION == SPREAD:
                     term_weights(d, h, w, source, tables, at, factors, weight)
                 to = (row * target[2] + w) * channels + c
@@ -144,7 +150,7 @@ def scratch_arrays(both):
     """The workspace that `arguments` cuts up: terms of one position for each task."""
     terms = max(1, math.prod(b.forward.most for b in both), math.prod(b.backward.most for b in both))
     tasks = TASKS if terms <= 1024 else 8  # few large bins
-    return {"terms": Array((tasks * 4 * terms,), "int64"), "weights": Array((tasks * terms,))}
+    return {"terms": Array((tasks * 4 * terms,), "int64"), "weights": Array((tasks * max(2, terms),))}
 
 
 def arguments(both, batch, channels, way, terms, weights, factors=None):
@@ -155,13 +161,14 @@ def arguments(both, batch, channels, way, terms, weights, factors=None):
     most = max(1, math.prod(one.most for one in links))
     rows = batch * target[0] * target[1]
     blocks = 1 if rows >= ROWS else max(1, min(channels // CHANNELS, -(-ROWS // max(1, rows))))
-    tasks = max(1, min(TASKS, rows * blocks, weights.size // most))
+    width = max(2, most)  # SHARE takes two weights
+    tasks = max(1, min(TASKS, rows * blocks, weights.size // width))
     alike = runs(both[2], way, None if factors is None else factors[2])
     parts = [table for one in links for table in (one.first, one.sources, one.taps)] + [alike.reshape(-1)]
     at = tuple(int(n) for n in np.cumsum([0] + [part.size for part in parts[:-1]]))
     scratch, weights = (
         terms[: tasks * 4 * most].reshape(tasks, 4, most),
-        weights[: tasks * most].reshape(tasks, most),
+        weights[: tasks * width].reshape(tasks, width),
     )
     return (
         channels,

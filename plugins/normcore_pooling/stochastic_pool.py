@@ -244,8 +244,7 @@ class StochasticPool(Op, name="stochastic_pool", source="Zeiler and Fergus 2013,
         g = self._geometry(t)
         dy, arg, sums = t.dy.reshape(g.y), t.arg.reshape(g.y), t.sums.reshape(g.y)
         if t.training:
-            kernel = self._made(t, backward.backward_cpu)
-            kernel[t](dy, arg, t.dx.reshape(g.x), t.sums, g.parts, *g.windows[1:])
+            backward.backward_cpu[t](dy, arg, t.dx.reshape(g.x), g.parts, *g.windows[1:])
         else:
             kernel = self._made(t, _expected_gradient_cpu)
             x, y = t.x.reshape(g.x), t.y.reshape(g.y)

@@ -14,14 +14,17 @@ def layer(name, shape, **parameters):
 
 @pytest.mark.parametrize("side", [5, 13])  # more terms than are read side by side, and than one block adds up
 @pytest.mark.parametrize("channels", [16, 13])  # whole vectors, and a last one that overlaps the one before
-@pytest.mark.parametrize("name", ["max_pool", "min_pool", "avg_pool", "lp_pool"])
+@pytest.mark.parametrize("name", ["max_pool", "min_pool", "mixed_pool", "avg_pool", "lp_pool"])
 def test_many_terms(name, channels, side):
     x = np.random.default_rng(side).standard_normal((3, channels, side, side + 1)).astype(np.float32)
     x[0, 0, 0, 1] = np.nan  # in the first round
     x[1, 1, -1, -1] = np.nan  # in the last one
     pool = layer(name, x.shape, kernel_size=side, stride=1)
     y = pool.forward(x, training=True).copy()
-    np.testing.assert_allclose(y, pool._binding.op.reference(x), rtol=2e-6, atol=1e-7)
+    wanted = pool._binding.op.reference(x, **pool.parameters)
+    np.testing.assert_allclose(y, wanted, rtol=2e-6, atol=1e-7)
+    if name == "mixed_pool":
+        np.testing.assert_allclose(pool.backward(np.ones_like(y)).sum(), y.size, rtol=1e-6)
     if name in ("max_pool", "min_pool"):
         dx = pool.backward(np.ones_like(y))
         assert dx.sum() == y.size
