@@ -72,7 +72,7 @@ class BatchRenorm(
     def kernel(self, kernel):
         return kernel.with_constants(R_MAX=float(self.r_max), D_MAX=float(self.d_max))
 
-    def _change(self, t):
+    def _change(self, t, none):
         return t.change if t.training else t.shift[:0]
 
     def in_torch(

@@ -22,6 +22,8 @@ from normcore_normalization.channel_shapes import (
     task_columns,
 )
 
+NONE = {dtype: np.empty(0, dtype) for dtype in ("float32", "float64")}  # for arrays that an op does not have
+
 
 class ChannelNormalization(Op):
     """Base of the norms over the batch and space, one channel at a time."""
@@ -30,15 +32,15 @@ class ChannelNormalization(Op):
 
     def forward_cpu(self, t):
         x, y, rows = as_channels(t.x, t.y, t.format)
-        none = t.shift[:0]
+        none = NONE[t.dtype]
         gamma, beta = (t.gamma, t.beta) if self.affine else (none, none)
         saved = (t.shift, t.rest, t.scale)
-        kept = (*saved, self._change(t))
         if self._uses_batch(t):
+            kept = (*saved, self._change(t, none))
             self._check_count(t.x, t.shift.size)
             running = (t.running_mean, t.running_var) if self._moves(t) else (none, none)
             momentum = self._momentum(t)
-            scratch = (t.line, t.partial, t.sums)
+            scratch = (t.line, t.partial, t.sums) if rows else ()
             if rows and by_columns(x):
                 extent = (task_columns(x), self.eps, momentum)
                 self.kernel(forward_columns)[t](x, y, gamma, beta, *running, *kept, *scratch, *extent, t.e)
@@ -60,11 +62,11 @@ class ChannelNormalization(Op):
         wanted = t.dx is not None
         x, dy, rows = as_channels(t.x, t.dy, t.format)
         dx = t.dx.reshape(x.shape) if wanted else dy
-        none = t.shift[:0]
+        none = NONE[t.dtype]
         parameters = (t.gamma, t.beta, t.dgamma, t.dbeta) if self.affine else (none,) * 4
         share = 1.0 / max(1, t.x.size // t.shift.size) if self._uses_batch(t) else 0.0
-        saved = (t.shift, t.rest, t.scale, self._change(t))
-        scratch = (t.line, t.partial, t.sums)
+        saved = (t.shift, t.rest, t.scale, self._change(t, none))
+        scratch = (t.line, t.partial, t.sums) if rows else ()
         if rows and by_columns(x):
             backward_columns[t](x, dy, dx, *parameters, *saved, *scratch, task_columns(x), share, wanted, t.e)
         elif rows:
@@ -78,7 +80,7 @@ class ChannelNormalization(Op):
         none = t.shift[:0]
         gamma, beta = (t.gamma, t.beta) if self.affine else (none, none)
         saved = (t.shift, t.rest, t.scale)
-        kept = (*saved, self._change(t))
+        kept = (*saved, self._change(t, none))
         eps = np.float64(self.eps)
         if self._uses_batch(t):
             self._check_count(t.x, t.shift.size)
@@ -100,7 +102,7 @@ class ChannelNormalization(Op):
         x, dy, rows = as_channels(t.x, t.dy, t.format)
         none = t.shift[:0]
         parameters = (t.gamma, t.beta, t.dgamma, t.dbeta) if self.affine else (none,) * 4
-        kept = (t.shift, t.rest, t.scale, self._change(t))
+        kept = (t.shift, t.rest, t.scale, self._change(t, none))
         share = np.float64(1.0 / max(1, x.size // t.shift.size) if self._uses_batch(t) else 0.0)
         channel_cuda.backward(t, x, dy, rows, *parameters, kept, share)
 
@@ -108,9 +110,9 @@ class ChannelNormalization(Op):
         """The kernel with this op's constants."""
         return kernel
 
-    def _change(self, t):
+    def _change(self, t, none):
         """What batch_renorm changes a batch by, r and d; nothing here."""
-        return t.shift[:0]
+        return none
 
     def _uses_batch(self, t):
         return t.training or not self.track_running_stats

@@ -114,24 +114,27 @@ def normalize_stream(x, y, s, d, a, b, e):
 
 
 @inline
-def ask_for_next(x, n, c):
-    """The plane of the next channel beside plane n of channel c, to be summed next: else memory is only read in one pass
-    and only written in the other. Not where two channels would not fit the second-level cache."""
+def asks_ahead(x):
+    """Whether to ask for the next channel while one is written: else memory is only read in one pass and only written
+    in the other. Not where all lies in the caches anyway, nor where two channels would not fit there."""
     batch, channels, length = x.shape
-    if batch * length <= NEXT:
-        prefetch_lines(x, (n * channels + c + 1) * length, length)
+    return batch * length <= NEXT and batch * length * channels > 2 * NEXT
 
 
 @inline
 def normalize_channel(x, y, c, gamma, beta, shift, rest, scale, change, e):
     a, b = weights(c, gamma, beta, scale, change)
+    _, channels, length = x.shape
+    ahead = asks_ahead(x)
     if leaves_cache(y):
         for n in range(x.shape[0]):
-            ask_for_next(x, n, c)
+            if ahead:
+                prefetch_lines(x, (n * channels + c + 1) * length, length)
             normalize_stream(x[n, c], y[n, c], shift[c], rest[c], a, b, e)
     else:
         for n in range(x.shape[0]):
-            ask_for_next(x, n, c)
+            if ahead:
+                prefetch_lines(x, (n * channels + c + 1) * length, length)
             normalize_block(x[n, c], y[n, c], shift[c], rest[c], a, b, e)
 
 
