@@ -17,8 +17,8 @@ import math
 from functools import cached_property
 
 import numpy as np
-from normcore_basic.multiply import Multiply
 
+import normcore
 from normcore import Array, Op, ParameterError, Plan, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange
 from normcore.kernels.draws import (
@@ -37,7 +37,17 @@ from normcore_activation.gated import inlined
 from normcore_activation.leaky_relu import leaky_relu
 
 TASK = 64  # groups a parallel task takes
-PRODUCT = Multiply()  # of gradients and slopes
+
+
+@normcore.elementwise(source="the chain rule")
+class rrelu_gradient:
+    """dx = dy * slope, element by element."""
+
+    def forward(dy, slope):
+        return dy * slope
+
+
+PRODUCT = rrelu_gradient()
 
 _scalars = leaky_relu.scalars[""]
 _slope = inlined(_scalars.derivatives[0])
