@@ -7,6 +7,7 @@ might leave float32; the caller then computes in float64.
 """
 
 from normcore.kernels import cpu, inline, prange, real
+from normcore.kernels.prefetch import prefetch_lines
 from normcore_normalization.local_response_lines import (
     add_one,
     add_two,
@@ -22,6 +23,8 @@ from normcore_normalization.local_response_lines import (
     sum_five,
     times,
 )
+
+AHEAD = 2  # channels between what is computed and what is asked for: a tile of the next lies too far off to be guessed
 
 
 @inline
@@ -66,6 +69,7 @@ def forward_ring(x, y, scratch, flags, tile, before, size, alpha, k, beta, most)
             for c in range(-before - 1, after):
                 total += enter(x[n], c, lo, hi, z)
             for c in range(channels):
+                prefetch_lines(x, (n * channels + c + after + AHEAD) * length + lo, hi - lo)
                 total += enter(x[n], c + after, lo, hi, z)
                 if size == 5:
                     powers_five(z[0], z[1], z[2], z[3], z[4], w, a, shift, exponent)
@@ -104,6 +108,8 @@ def backward_ring(x, dy, dx, scratch, flags, tile, before, size, alpha, k, beta,
                 fill(u[r], real(0))
             for c in range(channels + before):
                 if c < channels:
+                    prefetch_lines(x, (n * channels + c + after + AHEAD) * length + lo, hi - lo)
+                    prefetch_lines(dy, (n * channels + c + AHEAD) * length + lo, hi - lo)
                     total += enter(x[n], c + after, lo, hi, z)
                     if size == 5:
                         sum_five(z[0], z[1], z[2], z[3], z[4], w)

@@ -1,6 +1,7 @@
 """lp_norm on the CPU. x (A, M, B), norms along M: rows where B is 1, else strips of B, one after the other in M."""
 
 from normcore.kernels import cpu, inline, prange, real, wide
+from normcore.kernels.prefetch import prefetch_lines
 from normcore.kernels.streaming import (
     STREAM_BLOCK,
     first_stop,
@@ -107,6 +108,7 @@ def forward_strips(x, y, norm, lines, p, eps):
             if leaves_cache(y):
                 block = stack_block(y)
                 for m in range(x.shape[1]):
+                    prefetch_lines(x, (a * x.shape[1] + m) * x.shape[2] + hi, STRIP)  # to be summed next
                     scale_each(x[a, m, lo:hi], block, line)
                     stream_run(y, (a * x.shape[1] + m) * x.shape[2] + lo, block, hi - lo)
             else:
