@@ -111,19 +111,19 @@ def chain_of(node: Node, training: bool) -> tuple[Chain | None, tuple[float, ...
     if not node.chain:
         return None, ()
     fused = FusedChain(node.chain)
-    from_output = node.op.epilogue == "output" and (not training or _tells_from_output(node))
-    knows = "output" if from_output else "input"
+    kept = training and not _tells_from_output(fused)
+    knows = "output" if node.op.epilogue == "output" and not kept else "input"
     return Chain(fused.chain.stages, knows), fused.constants
 
 
-def _tells_from_output(node: Node) -> bool:
-    """Whether the derivative of what is fused into a node follows from its output."""
-    return FusedChain(node.chain).chain.uses <= {"y"}
+def _tells_from_output(fused: FusedChain) -> bool:
+    """Whether the derivative of a chain follows from its output."""
+    return fused.chain.uses <= {"y"}
 
 
 def backward_needs(node: Node) -> frozenset[str]:
     """Which of its input ("x") and output ("y") a node's backward reads, with what is fused into it."""
     needs = frozenset(node.op.backward_needs)
-    if node.chain and node.op.epilogue == "output" and _tells_from_output(node):
+    if node.chain and node.op.epilogue == "output" and _tells_from_output(FusedChain(node.chain)):
         needs |= {"y"}
     return needs

@@ -6,7 +6,8 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from normcore.kernels.lowered import I32, I64, address_of, loop, number
+from normcore.kernels.lowered import I64, address_of, loop, number
+from normcore.kernels.prefetch import prefetch
 from normcore.kernels.streaming import LINE_BYTES, STREAM_BYTES, around_caches
 
 GROUP = 8  # terms that are read side by side, along all channels, where there are more than UNROLLED has
@@ -181,13 +182,9 @@ class At:
 
     def prefetch(self, base: Any, at: Any, vectors: int) -> None:
         """The cache lines of so many vectors."""
-        byte = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
-        fetch = self.b.module.declare_intrinsic("llvm.prefetch", [byte], kind)
         for line in range(0, vectors * self.width * self.size, LINE_BYTES):
-            address = self.b.add(base, self.b.add(self.b.mul(at, number(self.size)), number(line)))
-            read, keep, data = (ir.Constant(I32, n) for n in (0, 3, 1))
-            self.b.call(fetch, [self.b.inttoptr(address, byte), read, keep, data])
+            offset = self.b.add(self.b.mul(at, number(self.size)), number(line))
+            prefetch(self.b, self.b.add(base, offset))
 
     def splat(self, value: Any) -> Any:
         one = self.b.insert_element(

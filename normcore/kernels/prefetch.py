@@ -1,8 +1,10 @@
 """Asking for memory before it is needed, where the processor cannot guess what comes next.
 
-    prefetch_lines(x, at, count)        the cache lines of x[at : at + count]
+    prefetch_lines(x, at, count)        the cache lines of x.reshape(-1)[at : at + count]
 
-x: one-dimensional. Nothing changes; an address outside x does no harm.
+x: contiguous, of any rank. Nothing changes; an address outside x does no harm. NEXT is for kernels that take a part of
+an array through two passes: while the second writes this part they ask for the next one, else memory is only read in one
+pass and only written in the other.
 """
 
 from typing import Any
@@ -12,18 +14,25 @@ from llvmlite import ir
 from normcore.kernels.lowered import I32, Lowered, address_of, element_of, loop, number
 from normcore.kernels.streaming import LINE_BYTES
 
+NEXT = 1 << 17  # elements of a part at most, 512 KB of float32: two must fit the second-level cache
+
 _BYTE = ir.IntType(8).as_pointer()
 _KIND = ir.FunctionType(ir.VoidType(), [_BYTE, I32, I32, I32])
+
+
+def prefetch(builder: Any, address: Any) -> None:
+    """Emit the request for the line at an address, a 64-bit integer, into all levels of the data cache."""
+    fetch = builder.module.declare_intrinsic("llvm.prefetch", [_BYTE], _KIND)
+    read, keep, data = (ir.Constant(I32, n) for n in (0, 3, 1))
+    builder.call(fetch, [builder.inttoptr(address, _BYTE), read, keep, data])
 
 
 def _emit(context: Any, builder: Any, signature: Any, values: Any) -> None:
     x, at, count = values
     _, size = element_of(signature.args[0])
-    fetch = builder.module.declare_intrinsic("llvm.prefetch", [_BYTE], _KIND)
     base = address_of(context, builder, signature.args[0], x, at)
-    read, keep, data = (ir.Constant(I32, n) for n in (0, 3, 1))
     with loop(builder, builder.mul(count, number(size)), LINE_BYTES) as (i, _):
-        builder.call(fetch, [builder.inttoptr(builder.add(base, i), _BYTE), read, keep, data])
+        prefetch(builder, builder.add(base, i))
 
 
 def _python(x, at, count):  # type: ignore[no-untyped-def]

@@ -4,7 +4,7 @@ normalized, so that memory is read once."""
 import math
 
 from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, real, wide
-from normcore.kernels.prefetch import prefetch_lines
+from normcore.kernels.prefetch import NEXT, prefetch_lines
 from normcore.kernels.streaming import (
     STREAM_BLOCK,
     first_stop,
@@ -22,7 +22,6 @@ from normcore_normalization.channel_scalars import (
     weights,
 )
 
-NEXT = 1 << 17  # elements of a channel at most, for the next one to be asked for: 512 KB of float32
 BLOCK = 4096  # values summed in the kernel's own precision before float64 takes over; 16 KB fit the L1 cache
 
 
@@ -115,8 +114,8 @@ def normalize_stream(x, y, s, d, a, b, e):
 
 @inline
 def asks_ahead(x):
-    """Whether to ask for the next channel while one is written: else memory is only read in one pass and only written
-    in the other. Not where all lies in the caches anyway, nor where two channels would not fit there."""
+    """Whether to ask for the next channel while one is written: not where all of x lies in the caches anyway, nor where
+    two channels would not fit there."""
     batch, channels, length = x.shape
     return batch * length <= NEXT and batch * length * channels > 2 * NEXT
 

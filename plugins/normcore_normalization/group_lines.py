@@ -7,7 +7,7 @@ stays in the cache.
 """
 
 from normcore.kernels import cpu, epilogue_gradient, inline, prange, real, wide
-from normcore.kernels.prefetch import prefetch_lines
+from normcore.kernels.prefetch import NEXT, prefetch_lines
 from normcore.kernels.streaming import (
     STREAM_BLOCK,
     leaves_cache,
@@ -85,20 +85,20 @@ def bounds(positions, chunks, k):
 
 
 @inline
-def normalize_positions(x, y, n, first, last, line, e):
-    """Positions first to last of sample n; around the caches where y is large. Meanwhile asks for the next sample's,
-    which are about to be summed: else memory is only read in one pass and only written in the other."""
+def normalize_positions(x, y, n, first, last, ahead, line, e):
+    """Positions first to last of sample n; around the caches where y is large, and then with `ahead` asking for the
+    next sample's."""
     s, d, a, b = line[0], line[1], line[2], line[3]
     channels = x.shape[2]
     if not leaves_cache(y) or channels > STREAM_BLOCK:
         for i in range(first, last):
-            prefetch_lines(x, ((n + 1) * x.shape[1] + i) * channels, channels)
             normalize_row(x[n, i], y[n, i], s, d, a, b, e)
         return
     block, step = stack_block(y), STREAM_BLOCK // channels
     for i in range(first, last, step):
         count = min(step, last - i)
-        prefetch_lines(x, ((n + 1) * x.shape[1] + i) * channels, count * channels)
+        if ahead:
+            prefetch_lines(x, ((n + 1) * x.shape[1] + i) * channels, count * channels)
         for k in range(count):
             normalize_row(x[n, i + k], block[k * channels : k * channels + channels], s, d, a, b, e)
         stream_run(y, (n * x.shape[1] + i) * channels, block, count * channels)
@@ -130,15 +130,16 @@ def normalize_lines(x, y, gamma, beta, lines, per_sample, groups, shift, rest, s
         line = lines[n, k]
         channel_lines(n, gamma, beta, shift, rest, scale, per_sample, groups, line)
         lo, hi = bounds(positions, chunks, k)
-        normalize_positions(x, y, n, lo, hi, line, e)
+        normalize_positions(x, y, n, lo, hi, False, line, e)
 
 
 @cpu
 def forward_lines(x, y, gamma, beta, part, lines, groups, eps, shift, rest, scale, bend, e):
     """All passes over a sample in turn; statistics belong to a sample."""
-    batch, positions, _ = x.shape
+    batch, positions, channels = x.shape
     chunks = part.shape[1]
     floor = eps * eps if bend.size > 0 else eps
+    ahead = positions * channels <= NEXT
     for n in prange(batch):
         line = lines[n, 0]
         for k in range(chunks):
@@ -150,7 +151,7 @@ def forward_lines(x, y, gamma, beta, part, lines, groups, eps, shift, rest, scal
         channel_lines(n, gamma, beta, shift, rest, scale, True, groups, line)
         for k in range(chunks):
             lo, hi = bounds(positions, chunks, chunks - 1 - k)  # what was read last is still in the cache
-            normalize_positions(x, y, n, lo, hi, line, e)
+            normalize_positions(x, y, n, lo, hi, ahead, line, e)
 
 
 @inline(force=True)

@@ -7,9 +7,10 @@ then across; between equal values the first position in the map wins, between Na
 import numpy as np
 
 from normcore import Array
-from normcore.kernels import cpu, inline, prange, real
+from normcore.kernels import cpu, inline, prange
 from normcore.kernels.unaliased import unaliased
 from normcore_pooling.interval_windows import start_of
+from normcore_pooling.max_planes import clear
 from normcore_pooling.max_rows import down_more, down_one, down_three, down_two
 
 TASKS = 64  # more than any desktop has threads
@@ -112,12 +113,6 @@ def forward_planes(x, y, arg, offsets, starts, columns, rows, found, size, out, 
                     for k in range(1, kernel[2]):
                         across_more(v, vi, across, line, places, k)
                     keep(places, arg[p, od, oh])
-
-
-@inline
-def clear(x):
-    for i in range(x.size):
-        x[i] = real(0)
 
 
 @inline

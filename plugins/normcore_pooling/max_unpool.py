@@ -32,15 +32,10 @@ from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange, real
 from normcore.shapes import check_padding, check_sizes, per_dimension
 from normcore.testing.samples import ErrorSample, Sample
+from normcore_pooling.max_planes import clear
 from normcore_pooling.reduce import check_map
 
 # -- kernels: x, indices (A, positions, B), y (A, places, B); A = N * C and B = 1 channels first, A = N and B = C last
-
-
-@inline
-def clear(y):
-    for i in range(y.size):
-        y[i] = real(0)
 
 
 @inline

@@ -40,27 +40,16 @@ from normcore_pooling.reduce import (
 
 
 @cpu
-def _list_bins(pooled, y, levels, batch, channels):
+def _turn_bins(source, target, levels, batch, channels, back):
+    """From pooled to y, and with `back` from dy to pooled."""
     count = levels.shape[0]
-    bins = pooled.size // (batch * channels)
+    bins = source.size // (batch * channels)
     for j in prange(batch * count):
         n = np.int64(j) // count
-        before = levels[np.int64(j) - n * count, 0]
-        own = levels[np.int64(j) - n * count, 1]
-        at = n * bins * channels + before * channels
-        turn(pooled, at, channels, y, at, own, own, channels)
-
-
-@cpu
-def _gather_bins(dy, pooled, levels, batch, channels):
-    count = levels.shape[0]
-    bins = pooled.size // (batch * channels)
-    for j in prange(batch * count):
-        n = np.int64(j) // count
-        before = levels[np.int64(j) - n * count, 0]
-        own = levels[np.int64(j) - n * count, 1]
-        at = n * bins * channels + before * channels
-        turn(dy, at, own, pooled, at, channels, channels, own)
+        before, own = levels[np.int64(j) - n * count, 0], levels[np.int64(j) - n * count, 1]
+        at = (n * bins + before) * channels
+        rows, columns = (channels, own) if back else (own, channels)
+        turn(source, at, columns, target, at, rows, rows, columns)
 
 
 class SpatialPyramidPool(
@@ -120,13 +109,13 @@ class SpatialPyramidPool(
             reduction.largest(t, t.x, t.pooled, t.arg)
         else:
             reduction.average(t, t.x, t.pooled)
-        _list_bins[t](t.pooled, t.y.reshape(-1), t.levels, t.x.shape[0], t.x.shape[-1])
+        _turn_bins[t](t.pooled, t.y.reshape(-1), t.levels, t.x.shape[0], t.x.shape[-1], False)
 
     def backward_cpu(self, t):
         if t.dx is None or not t.dx.size:
             return
         reduction = self._pyramid(t)
-        _gather_bins[t](t.dy.reshape(-1), t.pooled, t.levels, t.dx.shape[0], t.dx.shape[-1])
+        _turn_bins[t](t.dy.reshape(-1), t.pooled, t.levels, t.dx.shape[0], t.dx.shape[-1], True)
         if self.mode == "max":
             reduction.route(t, t.pooled, t.dx, t.arg)
         else:

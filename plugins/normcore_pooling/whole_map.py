@@ -9,6 +9,7 @@ import numpy as np
 from normcore import Array
 from normcore.kernels import cpu, inline, prange, real, wide
 from normcore.kernels.gather import sum_divided, sum_squares
+from normcore_pooling.max_planes import clear
 
 PART = 1024  # positions of a task
 TASKS = 32  # with fewer, channels are cut into blocks as well
@@ -64,12 +65,6 @@ def sum_maps(x, y, places, divisor, partial, batch, positions, channels, parts, 
                 for k in range(parts):
                     total += wide(partial[(n * parts + k) * channels + c])
                 y[n * channels + c] = real(total / wide(divisor[0]))
-
-
-@inline
-def clear(x):
-    for i in range(x.size):
-        x[i] = real(0)
 
 
 @inline
