@@ -211,6 +211,7 @@ class Reader:
                 self.fault(where, f"{label}.{fault.name}: expected {fault.expected}, got {came}")
                 if values.pop(fault.name, None) is None:
                     return None
+                place = None  # what is said of the default in its place would mislead
             except TypeError:
                 if place is None or len(values) < len(places):  # one that it cannot do without was wrong
                     return None

@@ -49,11 +49,22 @@ class Resize(Op, name="resize"):
     size: tuple[int, int] | None = None
 
 
+class Between(Op, name="between"):
+    """Two parameters that one complaint is about."""
+
+    low: float = 1.0
+    high: float = 2.0
+
+    def check(self) -> None:
+        if self.low > self.high:
+            raise ParameterError("low", f"at most high, which is {self.high}", self.low)
+
+
 class Toys:
     @staticmethod
     @normcore.hookimpl
     def normcore_ops() -> list[Any]:
-        return [Conv, Norm, Relu, Tanh, Resize]
+        return [Conv, Norm, Relu, Tanh, Resize, Between]
 
 
 @pytest.fixture(scope="session")

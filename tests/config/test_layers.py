@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from normcore.config.entries import BranchesEntry, LayerEntry, RepeatEntry, ResidualEntry
+from normcore.errors import ConfigError
 
 
 def network(read: Any, text: str) -> Any:
@@ -31,6 +32,13 @@ def test_nested_lists_become_tuples(read: Any) -> None:
     (entry,) = network(read, "  - conv: {out_channels: 8, padding: [[0, 1], 2]}\n")
     assert entry.op.padding == ((0, 1), 2)
     assert hash(entry.op)
+
+
+def test_a_fault_is_not_told_of_the_default_in_its_place_too(read: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        network(read, "  - between: {low: 0.5, high: 0.1}\n")
+    (problem,) = caught.value.problems
+    assert "between.low: expected at most high, which is 0.1, got 0.5" in str(problem)
 
 
 def test_siblings_initializers_and_place(read: Any) -> None:
