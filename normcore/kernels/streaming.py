@@ -25,6 +25,7 @@ from numba.core import cgutils, types
 from normcore.kernels.kernel import inline
 from normcore.kernels.lowered import (
     I32,
+    I64,
     Lowered,
     address_of,
     call_small,
@@ -43,13 +44,6 @@ LINE_BYTES = 64
 def leaves_cache(y):
     """Whether an output is so large that its beginning is gone from the caches when its end is written."""
     return y.size * y.itemsize >= STREAM_BYTES
-
-
-@inline(typed=True)
-def first_stop(y):
-    """End of the first block, such that all further ones begin with a cache line."""
-    behind = y.ctypes.data // y.itemsize % (LINE_BYTES // y.itemsize)
-    return min(y.size, STREAM_BLOCK - behind)
 
 
 def around_caches(builder: Any, store: Any) -> None:
@@ -108,10 +102,28 @@ def _emit_stream(context: Any, builder: Any, signature: Any, values: Any) -> Non
     call_small(builder, f"normcore_stream_{size}", [to, of, builder.mul(count, number(size))], emit)
 
 
+def _emit_first(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    from numba.np.arrayobj import make_array
+
+    array = make_array(signature.args[0])(context, builder, value=values[0])
+    _, size = element_of(signature.args[0])
+    behind = builder.and_(builder.ptrtoint(array.data, I64), number(LINE_BYTES - 1))
+    stop = builder.sub(number(STREAM_BLOCK), builder.lshr(behind, number(size.bit_length() - 1)))
+    return builder.select(builder.icmp_signed("<", array.nitems, stop), array.nitems, stop)
+
+
 def _python_stream(target, target_at, source, count):
     target.reshape(-1)[target_at : target_at + count] = source[:count]
 
 
+# End of the first block, such that all further ones begin with a cache line.
+first_stop = Lowered(
+    "first_stop",
+    "a",
+    lambda y: min(y.size, STREAM_BLOCK - y.ctypes.data % LINE_BYTES // y.itemsize),
+    _emit_first,
+    returns=lambda y: types.intp,
+)
 stack_block = Lowered(
     "stack_block",
     "a",

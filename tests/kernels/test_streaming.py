@@ -11,8 +11,10 @@ from normcore_normalization import (
 )
 
 import normcore
+from normcore.elementwise_kernels import Chain, kernels
 from normcore.kernels import cpu, inline, uncompiled, variant
 from normcore.kernels.streaming import STREAM_BLOCK, first_stop, stack_block, stream_run
+from normcore.registry import default
 
 
 class Run:
@@ -85,3 +87,22 @@ def test_same_bits_as_ordinary_stores(op, format, module, forward, backward, mon
         monkeypatch.setattr(module, name, kernel)
     for found, expected in zip(results(), ordinary, strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_same_bits_of_elementwise_ops():
+    """A whole chunk and a part of one; two arrays in and one out, three in and two out."""
+    made = kernels(Chain((default().get("op", "multiply").component().stages()[0][0],)))
+    rng = np.random.default_rng(0)
+    a, b, dy = (rng.standard_normal(18446, np.float32) for _ in range(3))
+    e = (np.float32(0),)
+
+    def results(**constants):
+        y, da, db = (np.empty_like(a) for _ in range(3))
+        forward, backward = (k.with_constants(**constants) for k in (made.forward, made.backward))
+        forward[Run("float32")](a, b, y, e)
+        backward[Run("float32")](a, b, dy, da, db, e)
+        return y, da, db
+
+    for found, expected in zip(results(STREAM_BYTES=0), results(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(results()[1], dy * b)

@@ -1,0 +1,43 @@
+"""Loops that take one cache line of each array a turn.
+
+LLVM makes four vectors a turn of a short loop, which on 512-bit processors are four lines of each array. Where a loop
+only streams two arrays or more through memory that is slower: 10 % at 37 MB each, a quarter to a third at 6 MB.
+
+    for i in range(y.size):
+        y[i] = a[i] * b[i]
+        line_by_line()  # the last statement of the loop's body
+
+Nothing else changes; a loop that sums wants its four partial sums and must not say this.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+
+from normcore.kernels.lowered import I32, Lowered
+from normcore.kernels.streaming import LINE_BYTES
+from normcore.kernels.tile import VECTOR_BYTES
+
+
+def _emit(context: Any, builder: Any, signature: Any, values: Any) -> None:
+    """Marks the next jump, which is the one back to the loop's head."""
+    module, branch = builder.module, builder.branch
+
+    def marked(target: Any) -> Any:
+        del builder.branch
+        jump = branch(target)
+        vectors = ir.Constant(I32, max(1, LINE_BYTES // VECTOR_BYTES))
+        count = module.add_metadata(["llvm.loop.interleave.count", vectors])
+        loop = ir.MDValue(module, [count], str(len(module.metadata)))
+        loop.operands = (loop, count)  # a loop's identity: its first operand is itself
+        jump.set_metadata("llvm.loop", loop)
+        return jump
+
+    builder.branch = marked
+
+
+def _python() -> None:
+    """Plain Python takes one element a turn."""
+
+
+line_by_line = Lowered("line_by_line", "", _python, _emit)
