@@ -28,7 +28,10 @@ class Cpu:
         return raw[start : start + nbytes]
 
     def array(self, values: Any, dtype: str) -> np.ndarray:
-        return np.array(values, dtype=dtype)
+        values = np.asarray(values, dtype)
+        made = self.empty(values.nbytes).view(dtype).reshape(values.shape)
+        made[...] = values
+        return made
 
     def adopt(self, value: Any) -> np.ndarray:
         if isinstance(value, np.ndarray):

@@ -12,7 +12,7 @@ from normcore_normalization.channel_rows import (
     normalize_rows,
     set_zero,
     sum_gradient_rows,
-    sum_rows,
+    sum_short_rows,
 )
 from normcore_normalization.channel_scalars import weight_gradient, weights
 
@@ -27,7 +27,7 @@ def first_shift_of(x, lo, hi, shift, total, squares):
         shift[c] = x[0, lo + c]
         total[c] = real(0)
         squares[c] = real(0)
-    sum_rows(x, 0, rows, lo, hi, shift, total, squares)
+    sum_short_rows(x, 0, rows, lo, hi, shift, total, squares)
     for c in range(shift.size):
         shift[c] += total[c] / real(rows)
         total[c] = real(0)
@@ -70,7 +70,7 @@ def forward_columns(
         set_zero(sums[0, 0, lo:hi])
         set_zero(sums[0, 1, lo:hi])
         for first in range(0, rows, ROWS):
-            sum_rows(x, first, min(rows, first + ROWS), lo, hi, s, total, squares)
+            sum_short_rows(x, first, min(rows, first + ROWS), lo, hi, s, total, squares)
             move_wide(total, sums[0, 0, lo:hi])
             move_wide(squares, sums[0, 1, lo:hi])
         done, spread = sums[0, 0, lo:hi], sums[0, 1, lo:hi]

@@ -1,6 +1,6 @@
 """Loops over rows of (R, W) arrays, channels last: each column is a channel, or a repetition of one.
 
-Row after row, which is how memory is fetched ahead; only plain sums take four rows at a time. The loops are forced
+Row after row, which is how memory is fetched ahead: sums of four long rows at a time take twice as long. The loops are forced
 inline: a call would cost as much as a row of 256 values. Columns lo to hi are visited; shift, rest, a, b, total, ..
 hold a value for each of these columns.
 """
@@ -8,6 +8,7 @@ hold a value for each of these columns.
 import math
 
 from normcore.kernels import epilogue, epilogue_gradient, inline, real, wide
+from normcore.kernels.line_by_line import line_by_line
 from normcore.kernels.streaming import (
     STREAM_BLOCK,
     first_stop,
@@ -15,10 +16,29 @@ from normcore.kernels.streaming import (
     stack_block,
     stream_run,
 )
+from normcore.kernels.unaliased import unaliased
+from normcore.kernels.window import window
 from normcore_normalization.channel_planes import keep_statistics, move_running
 from normcore_normalization.channel_scalars import affine, centered, trusted
 
 NAN = math.nan
+
+
+@inline(force=True)
+def one_sums(p, shift, total, squares):
+    for i in range(p.size):
+        u = p[i] - shift[i]
+        total[i] += u
+        squares[i] += u * u
+        line_by_line()
+
+
+@inline
+def sum_rows(x, first, last, lo, hi, shift, total, squares):
+    """Add x - shift and its square, rows first to last."""
+    t, q = unaliased(total), unaliased(squares)
+    for r in range(first, last):
+        one_sums(x[r, lo:hi], shift, t, q)
 
 
 @inline(force=True)
@@ -32,22 +52,13 @@ def four_sums(p, q, r, s, shift, total, squares):
         squares[i] += (t * t + u * u) + (v * v + w * w)
 
 
-@inline(force=True)
-def one_sums(p, shift, total, squares):
-    for i in range(p.size):
-        u = p[i] - shift[i]
-        total[i] += u
-        squares[i] += u * u
-
-
 @inline
-def sum_rows(x, first, last, lo, hi, shift, total, squares):
-    """Add x - shift and its square, rows first to last."""
+def sum_short_rows(x, first, last, lo, hi, shift, total, squares):
+    """sum_rows for columns of a few lines, four rows at a time: memory is not fetched ahead there anyway."""
     whole = first + max(0, last - first) // 4 * 4
     for r in range(first, whole, 4):
         four_sums(x[r, lo:hi], x[r + 1, lo:hi], x[r + 2, lo:hi], x[r + 3, lo:hi], shift, total, squares)
-    for r in range(whole, last):
-        one_sums(x[r, lo:hi], shift, total, squares)
+    sum_rows(x, whole, last, lo, hi, shift, total, squares)
 
 
 @inline(force=True)
@@ -62,7 +73,8 @@ def stream_row(x, y, shift, rest, a, b, e):
     block = stack_block(y)
     lo, hi = 0, first_stop(y)
     while lo < y.size:
-        normalize_row(x[lo:hi], block[: hi - lo], shift[lo:hi], rest[lo:hi], a[lo:hi], b[lo:hi], e)
+        s, d, c, f = window(shift, lo, hi), window(rest, lo, hi), window(a, lo, hi), window(b, lo, hi)
+        normalize_row(window(x, lo, hi), window(block, 0, hi - lo), s, d, c, f, e)
         stream_run(y, lo, block, hi - lo)
         lo, hi = hi, min(y.size, hi + STREAM_BLOCK)
 
@@ -84,13 +96,15 @@ def one_gradient_sums(x, dy, shift, rest, a, b, total, along, e):
         g = epilogue_gradient(z, z, dy[i], e)
         total[i] += g
         along[i] += g * centered(x[i], shift[i], rest[i])
+        line_by_line()
 
 
 @inline
 def sum_gradient_rows(x, dy, first, last, lo, hi, shift, rest, a, b, total, along, e):
     """Add g and g * (x - mean); g is dy before the epilogue."""
+    t, u = unaliased(total), unaliased(along)
     for r in range(first, last):
-        one_gradient_sums(x[r, lo:hi], dy[r, lo:hi], shift, rest, a, b, total, along, e)
+        one_gradient_sums(x[r, lo:hi], dy[r, lo:hi], shift, rest, a, b, t, u, e)
 
 
 @inline(force=True)
@@ -99,6 +113,7 @@ def row_gradient(x, dy, dx, shift, rest, a, b, mean_g, slope, e):
         z = affine(x[i], shift[i], rest[i], a[i], b[i])
         g = epilogue_gradient(z, z, dy[i], e)
         dx[i] = a[i] * (g - mean_g[i] - centered(x[i], shift[i], rest[i]) * slope[i])
+        line_by_line()
 
 
 @inline(force=True)
@@ -107,8 +122,9 @@ def stream_row_gradient(x, dy, dx, shift, rest, a, b, mean_g, slope, e):
     block = stack_block(dx)
     lo, hi = 0, first_stop(dx)
     while lo < dx.size:
-        part, s, d = block[: hi - lo], shift[lo:hi], rest[lo:hi]
-        row_gradient(x[lo:hi], dy[lo:hi], part, s, d, a[lo:hi], b[lo:hi], mean_g[lo:hi], slope[lo:hi], e)
+        given = (window(x, lo, hi), window(dy, lo, hi), window(block, 0, hi - lo))
+        kept = (window(shift, lo, hi), window(rest, lo, hi), window(a, lo, hi), window(b, lo, hi))
+        row_gradient(*given, *kept, window(mean_g, lo, hi), window(slope, lo, hi), e)
         stream_run(dx, lo, block, hi - lo)
         lo, hi = hi, min(dx.size, hi + STREAM_BLOCK)
 

@@ -15,7 +15,7 @@ from normcore.kernels.streaming import (
     stream_run,
 )
 from normcore.kernels.unaliased import unaliased
-from normcore_normalization.channel_rows import four_sums, normalize_row, one_gradient_sums, one_sums
+from normcore_normalization.channel_rows import normalize_row, one_gradient_sums, one_sums
 from normcore_normalization.channel_scalars import affine, centered, parameter, trusted
 from normcore_normalization.group_planes import merge_row, parameter_sums, row_means
 
@@ -49,10 +49,7 @@ def chunk_statistics(x, part, line, eps):
     total, squares = unaliased(line[0]), unaliased(line[1])
     clear(total)
     clear(squares)
-    whole = x.shape[0] // 4 * 4
-    for s in range(0, whole, 4):
-        four_sums(x[s], x[s + 1], x[s + 2], x[s + 3], x[0], total, squares)
-    for s in range(whole, x.shape[0]):
+    for s in range(x.shape[0]):
         one_sums(x[s], x[0], total, squares)
     for c in range(total.size):
         t, q = wide(total[c]), wide(squares[c])
