@@ -10,23 +10,12 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+from normcore.elementwise_loop import pass_over_memory
 from normcore.errors import PluginError
 from normcore.kernels import CudaKernel, Kernel, Variant, packs
 from normcore.kernels.function import Function
-from normcore.kernels.line_by_line import line_by_line
 from normcore.kernels.packs import PACK_BYTES
-from normcore.kernels.streaming import STREAM_BLOCK, first_stop, leaves_cache, stack_block, stream_run
-from normcore.kernels.window import window
 from normcore.storage import array_dtype
-
-STREAMING = {
-    "STREAM_BLOCK": STREAM_BLOCK,
-    "first_stop": first_stop,
-    "stack_block": stack_block,
-    "stream_run": stream_run,
-    "window": window,
-}
-CHUNK = 16384  # elements a parallel task takes: 64 KB of float32, small against a second-level cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,8 +160,8 @@ def kernels(chain: Chain) -> ChainKernels:
     one = [*one, f"return v{count}"]
     back_one = ["g = dy", *back_one, f"return {', '.join(f'g{k}' for k in range(len(inputs)))}"]
     return ChainKernels(
-        _loop(f"{chain.name}_forward", inputs, ["y"], forward, names),
-        _loop(f"{chain.name}_backward", [*kept, "dy"], gradients, backward, back_names),
+        pass_over_memory(f"{chain.name}_forward", inputs, ["y"], forward, names),
+        pass_over_memory(f"{chain.name}_backward", [*kept, "dy"], gradients, backward, back_names),
         ChainCudaKernel(f"{chain.name}_forward", inputs, ["y"], one, one_names),
         ChainCudaKernel(f"{chain.name}_backward", [*kept, "dy"], gradients, back_one, back_one_names),
     )
@@ -227,50 +216,3 @@ class ChainCudaKernel(CudaKernel):
         return _function(
             name, f"{', '.join([*read, *written])}, e", body, {**packs.functions(), one: self.one}
         )
-
-
-def _loop(
-    name: str, read: list[str], written: list[str], lines: list[str], names: Mapping[str, Any]
-) -> Kernel:
-    """The CPU kernel of a pass: chunks in parallel, each a vectorized loop over slices; what is too large for the
-    caches is written around them."""
-    arrays, first = [*read, *written], written[0]
-    # A loop over one range of slices in a helper: indexing with an offset inside prange does not vectorize.
-    narrow = len(read) > 1
-    loop = _function(
-        f"{name}_slice",
-        f"{', '.join(arrays)}, e",
-        [f"for i in range({first}.size):", *(f"    {x}" for x in [*lines, *["line_by_line()"] * narrow])],
-        {**names, **({"line_by_line": line_by_line} if narrow else {})},
-    )
-    chunk = _function(
-        f"{name}_chunk",
-        f"{', '.join(arrays)}, e, far",
-        [
-            *(f"block_{a} = stack_block({a})" for a in written),
-            f"lo, hi = 0, first_stop({first}) if far else {first}.size",
-            f"while lo < {first}.size:",
-            *(f"    to_{a} = window(block_{a}, 0, hi - lo) if far else window({a}, lo, hi)" for a in written),
-            f"    {loop.name}({', '.join([*(f'window({a}, lo, hi)' for a in read), *(f'to_{a}' for a in written)])}, e)",
-            "    if far:",
-            *(f"        stream_run({a}, lo, block_{a}, hi - lo)" for a in written),
-            f"    lo, hi = hi, min({first}.size, hi + STREAM_BLOCK)",
-        ],
-        {**STREAMING, loop.name: loop},
-    )
-    slices = ", ".join(f"window({a}, lo, hi)" for a in arrays)
-    body = [
-        f"n, far = {first}.size, leaves_cache({first})",
-        f"for chunk in prange((n + {CHUNK - 1}) // {CHUNK}):",
-        f"    lo = chunk * {CHUNK}",
-        f"    hi = min(n, lo + {CHUNK})",
-        f"    {chunk.name}({slices}, e, far)",
-    ]
-    return Kernel(
-        _function(
-            name,
-            f"{', '.join(arrays)}, e",
-            body,
-            {"leaves_cache": leaves_cache, "window": window, chunk.name: chunk},
-        )
-    )

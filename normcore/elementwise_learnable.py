@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from normcore.elementwise_kernels import CHUNK, Scalars
+from normcore.elementwise_kernels import Scalars
+from normcore.elementwise_loop import CHUNK
 from normcore.elementwise_ops import ElementwiseOp
 from normcore.kernels import CudaKernel, Kernel
 from normcore.kernels.function import Function

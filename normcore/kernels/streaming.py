@@ -10,18 +10,26 @@ Hence `leaves_cache`, and a kernel that finds it true computes a block at a time
         stream_run(y, lo, block, hi - lo)
         lo, hi = hi, min(y.size, hi + STREAM_BLOCK)
 
+`either_way` makes such a function of one that computes flat arrays:
+
+    compute_either_way = either_way(compute, read=["x"], written=["y"])
+    ...
+    compute_either_way(x, y, leaves_cache(whole_y))
+
 stream_run(target, target_at, source, count) takes contiguous arrays of any rank and counts elements from their
 beginning. No fence follows: other threads see such stores once the writer has done an atomic read-modify-write, and
 every threading layer (OpenMP's barrier, TBB's reference counts, workqueue's compare-and-swap) ends a thread's part of
 a parallel region with one. Values are the same as by any other way of writing them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 
+from normcore.kernels.function import Function
 from normcore.kernels.kernel import inline
 from normcore.kernels.lowered import (
     I32,
@@ -34,6 +42,7 @@ from normcore.kernels.lowered import (
     number,
 )
 from normcore.kernels.tile import VECTOR_BYTES, lanes
+from normcore.kernels.window import window
 
 STREAM_BLOCK = 1024  # elements: 4 or 8 KB of the L1 cache
 STREAM_BYTES = 1 << 24  # of an output; with the input that it is made from, this fills 32 MB
@@ -44,6 +53,38 @@ LINE_BYTES = 64
 def leaves_cache(y):
     """Whether an output is so large that its beginning is gone from the caches when its end is written."""
     return y.size * y.itemsize >= STREAM_BYTES
+
+
+def either_way(loop: Function, read: Sequence[str], written: Sequence[str]) -> Function:
+    """`loop` with one more argument: whether to write its results around the caches.
+
+    loop: a function of flat, contiguous arrays of one size, which it visits element by element, and of other values.
+    read, written: the names of the arrays.
+    """
+    arguments = [a.arg for a in loop.definition.args.args]
+    places = {a: f"window({a}, lo, hi)" for a in read} | {a: f"to_{a}" for a in written}
+    y = written[0]
+    lines = [
+        *(f"block_{a} = stack_block({a})" for a in written),
+        f"lo, hi = 0, first_stop({y}) if far else {y}.size",
+        f"while lo < {y}.size:",
+        *(f"    to_{a} = window(block_{a}, 0, hi - lo) if far else window({a}, lo, hi)" for a in written),
+        f"    {loop.name}({', '.join(places.get(a, a) for a in arguments)})",
+        "    if far:",
+        *(f"        stream_run({a}, lo, block_{a}, hi - lo)" for a in written),
+        f"    lo, hi = hi, min({y}.size, hi + STREAM_BLOCK)",
+    ]
+    name = f"{loop.name}_either_way"
+    text = f"def {name}({', '.join(arguments)}, far):\n" + "".join(f"    {line}\n" for line in lines)
+    names = {
+        "STREAM_BLOCK": STREAM_BLOCK,
+        "first_stop": first_stop,
+        "stack_block": stack_block,
+        "stream_run": stream_run,
+        "window": window,
+        loop.name: loop,
+    }
+    return Function(name, text, names, typed=True, force=True)
 
 
 def around_caches(builder: Any, store: Any) -> None:

@@ -7,9 +7,12 @@ import math
 
 from normcore.kernels import cpu, inline, prange, real
 from normcore.kernels.approximations import exp_normal
+from normcore.kernels.line_by_line import line_by_line
+from normcore.kernels.streaming import either_way, leaves_cache
 from normcore_activation.axis_cpu import column_max, fill, row_max
 
 SIGN = 1
+LONG = 512  # numbers of a row, for writing it around the caches to gain more than it takes
 
 
 @inline
@@ -91,12 +94,17 @@ def log_softmax_gradient(y, dy, total):
 def gradient_row(y, dy, along, dx):
     for i in range(dx.size):
         dx[i] = softmax_gradient(y[i], dy[i], along)
+        line_by_line()
 
 
 @inline
 def log_gradient_row(y, dy, total, dx):
     for i in range(dx.size):
         dx[i] = log_softmax_gradient(y[i], dy[i], total)
+
+
+log_part = either_way(log_row, ["x"], ["y"])
+gradient_part = either_way(gradient_row, ["y", "dy"], ["dx"])
 
 
 @cpu
@@ -109,15 +117,17 @@ def softmax_rows(x, y):
 
 @cpu
 def softmax_rows_backward(y, dy, dx):
+    far = leaves_cache(dx)
     for r in prange(y.shape[0]):
-        gradient_row(y[r], dy[r], dot_row(y[r], dy[r]), dx[r])
+        gradient_part(y[r], dy[r], dot_row(y[r], dy[r]), dx[r], far)
 
 
 @cpu
 def log_softmax_rows(x, y):
+    far = leaves_cache(y) and y.shape[1] >= LONG
     for r in prange(x.shape[0]):
         m = row_max(x[r], real(SIGN))
-        log_row(x[r], m, math.log(exp_sum(x[r], m)), y[r])
+        log_part(x[r], m, math.log(exp_sum(x[r], m)), y[r], far)
 
 
 @cpu
