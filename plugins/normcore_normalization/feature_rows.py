@@ -11,6 +11,7 @@ Compile-time constants: CENTERED (a mean is taken out), AFFINE (there is a gamma
 """
 
 from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, real, wide
+from normcore.kernels.prefetch import NEXT, prefetch_lines
 from normcore.kernels.streaming import (
     STREAM_BLOCK,
     first_stop,
@@ -57,13 +58,16 @@ def stream_row(x, y, gamma, beta, s, d, a, e):
 
 @cpu
 def forward_rows(x, y, gamma, beta, shift, rest, scale, bend, eps, e):
+    far, ahead = leaves_cache(y), x.size > 2 * NEXT and x.shape[1] <= NEXT
     for r in prange(x.shape[0]):
         if CENTERED:
             mean, var = row_statistics(x[r], eps)
             keep_row(r, mean, var, eps, shift, rest, scale, bend)
         else:
             keep_row(r, wide(0), row_mean_square(x[r], eps), eps, shift, rest, scale, bend)
-        if leaves_cache(y):
+        if ahead:
+            prefetch_lines(x, (r + 1) * x.shape[1], x.shape[1])
+        if far:
             stream_row(x[r], y[r], gamma, beta, shift[r], rest[r], scale[r], e)
         else:
             normalize_row(x[r], y[r], gamma, beta, shift[r], rest[r], scale[r], e)
@@ -104,8 +108,8 @@ def row_input_gradient(x, dy, dx, gamma, beta, s, d, a, mean_h, slope, e):
 
 
 @inline(force=True)
-def row_gradient(x, dy, dx, gamma, beta, s, d, a, far, e):
-    """dx of one row; far: around the caches."""
+def row_gradient(x, dy, dx, gamma, beta, s, d, a, far, ahead, e):
+    """dx of one row; far: around the caches; ahead: ask for the row behind it meanwhile."""
     size = x.size
     total = wide(0)
     along = wide(0)
@@ -116,6 +120,9 @@ def row_gradient(x, dy, dx, gamma, beta, s, d, a, far, e):
         along += wide(v)
     count = wide(size)
     mean_h, slope = real(total / count), real(along / count)
+    if ahead:
+        prefetch_lines(x, size, size)
+        prefetch_lines(dy, size, size)
     if not far:
         row_input_gradient(x, dy, dx, gamma, beta, s, d, a, mean_h, slope, e)
         return
@@ -212,11 +219,11 @@ def backward_rows(x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, par
     blocks = (size + TILE - 1) // TILE
     chunks = partial.shape[0]
     step = (rows + chunks - 1) // chunks
-    far = leaves_cache(dx)
+    far, ahead = leaves_cache(dx), x.size > NEXT and size <= NEXT
     if not AFFINE or tiles:
         if wanted:
             for r in prange(rows):
-                row_gradient(x[r], dy[r], dx[r], gamma, beta, shift[r], rest[r], scale[r], far, e)
+                row_gradient(x[r], dy[r], dx[r], gamma, beta, shift[r], rest[r], scale[r], far, ahead, e)
         if AFFINE:
             for j in prange(blocks):
                 lo = j * TILE
@@ -240,7 +247,7 @@ def backward_rows(x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, par
                 end = min(last, r + 4)
                 if wanted:
                     for i in range(r, end):
-                        row_gradient(x[i], dy[i], dx[i], gamma, beta, shift[i], rest[i], scale[i], far, e)
+                        row_gradient(x[i], dy[i], dx[i], gamma, beta, shift[i], rest[i], scale[i], far, ahead, e)
                 column_sums(x, dy, gamma, beta, r, end, 0, size, shift, rest, scale, p, q, e)
         for j in prange(blocks):
             lo = j * TILE
