@@ -4,17 +4,26 @@
 
 x: contiguous, of any rank. Nothing changes; an address outside x does no harm. NEXT is for kernels that take a part of
 an array through two passes: while the second writes this part they ask for the next one, else memory is only read in one
-pass and only written in the other.
+pass and only written in the other (asks_for_next: where that pays).
 """
 
 from typing import Any
 
 from llvmlite import ir
 
+from normcore.kernels.kernel import inline
 from normcore.kernels.lowered import I32, Lowered, address_of, element_of, loop, number
 from normcore.kernels.streaming import LINE_BYTES
 
 NEXT = 1 << 17  # elements of a part at most, 512 KB of float32: two must fit the second-level cache
+
+
+@inline(typed=True)
+def asks_for_next(size, part):
+    """Whether to ask for the next part of arrays with so many elements together: not where they lie in the caches anyway,
+    nor where two parts would not fit there."""
+    return part <= NEXT and size > 2 * NEXT
+
 
 _BYTE = ir.IntType(8).as_pointer()
 _KIND = ir.FunctionType(ir.VoidType(), [_BYTE, I32, I32, I32])

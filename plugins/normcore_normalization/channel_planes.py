@@ -4,7 +4,7 @@ normalized, so that memory is read once."""
 import math
 
 from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, real, wide
-from normcore.kernels.prefetch import NEXT, prefetch_lines
+from normcore.kernels.prefetch import asks_for_next, prefetch_lines
 from normcore.kernels.streaming import (
     STREAM_BLOCK,
     first_stop,
@@ -113,18 +113,10 @@ def normalize_stream(x, y, s, d, a, b, e):
 
 
 @inline
-def asks_ahead(x):
-    """Whether to ask for the next channel while one is written: not where all of x lies in the caches anyway, nor where
-    two channels would not fit there."""
-    batch, channels, length = x.shape
-    return batch * length <= NEXT and batch * length * channels > 2 * NEXT
-
-
-@inline
 def normalize_channel(x, y, c, gamma, beta, shift, rest, scale, change, e):
     a, b = weights(c, gamma, beta, scale, change)
     _, channels, length = x.shape
-    ahead = asks_ahead(x)
+    ahead = asks_for_next(x.size, x.shape[0] * length)
     if leaves_cache(y):
         for n in range(x.shape[0]):
             if ahead:

@@ -11,7 +11,7 @@ Compile-time constants: CENTERED (a mean is taken out), AFFINE (there is a gamma
 """
 
 from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, real, wide
-from normcore.kernels.prefetch import NEXT, prefetch_lines
+from normcore.kernels.prefetch import asks_for_next, prefetch_lines
 from normcore.kernels.streaming import (
     STREAM_BLOCK,
     first_stop,
@@ -58,7 +58,7 @@ def stream_row(x, y, gamma, beta, s, d, a, e):
 
 @cpu
 def forward_rows(x, y, gamma, beta, shift, rest, scale, bend, eps, e):
-    far, ahead = leaves_cache(y), x.size > 2 * NEXT and x.shape[1] <= NEXT
+    far, ahead = leaves_cache(y), asks_for_next(x.size, x.shape[1])
     for r in prange(x.shape[0]):
         if CENTERED:
             mean, var = row_statistics(x[r], eps)
@@ -219,7 +219,7 @@ def backward_rows(x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, par
     blocks = (size + TILE - 1) // TILE
     chunks = partial.shape[0]
     step = (rows + chunks - 1) // chunks
-    far, ahead = leaves_cache(dx), x.size > NEXT and size <= NEXT
+    far, ahead = leaves_cache(dx), asks_for_next(2 * x.size, 2 * size)
     if not AFFINE or tiles:
         if wanted:
             for r in prange(rows):
@@ -247,7 +247,9 @@ def backward_rows(x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, par
                 end = min(last, r + 4)
                 if wanted:
                     for i in range(r, end):
-                        row_gradient(x[i], dy[i], dx[i], gamma, beta, shift[i], rest[i], scale[i], far, ahead, e)
+                        row_gradient(
+                            x[i], dy[i], dx[i], gamma, beta, shift[i], rest[i], scale[i], far, ahead, e
+                        )
                 column_sums(x, dy, gamma, beta, r, end, 0, size, shift, rest, scale, p, q, e)
         for j in prange(blocks):
             lo = j * TILE

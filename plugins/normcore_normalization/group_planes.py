@@ -13,6 +13,7 @@ so the two sums of each plane, kept in `part`, serve the parameters and, weighte
 """
 
 from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, real, wide
+from normcore.kernels.prefetch import asks_for_next, prefetch_lines
 from normcore.kernels.streaming import (
     STREAM_BLOCK,
     first_stop,
@@ -83,6 +84,7 @@ def forward_groups(x, flat, y, gamma, beta, shift, rest, scale, bend, groups, ep
     """x, y (R, P, S); flat: x as (R, P * S)."""
     rows, width, positions = x.shape
     far = leaves_cache(y)
+    ahead = not far and asks_for_next(x.size, width * positions)
     for r in prange(rows):
         mean, var = row_statistics(flat[r], eps * eps if bend.size > 0 else eps)
         keep_row(r, mean, var, eps, shift, rest, scale, bend)
@@ -92,9 +94,13 @@ def forward_groups(x, flat, y, gamma, beta, shift, rest, scale, bend, groups, ep
             normalize_columns(x[r, :, 0], y[r, :, 0], g, b, shift[r], rest[r], scale[r], e)
         elif gamma.size == 0:
             for p in range(width):
+                if ahead:
+                    prefetch_lines(x, ((r + 1) * width + p) * positions, positions)
                 normalize_plane(x[r, p], y[r, p], r, p, gamma, beta, shift, rest, scale, far, e)
         else:
             for p in range(width):
+                if ahead:
+                    prefetch_lines(x, ((r + 1) * width + p) * positions, positions)
                 normalize_plane(x[r, p], y[r, p], r, c0 + p, gamma, beta, shift, rest, scale, far, e)
 
 
@@ -231,8 +237,9 @@ def backward_planes(
 ):
     """x, dy, dx (N, C, S); part (N, 1, C, 2), means (R, 2): scratch. fixed: the statistics were running ones."""
     batch, channels, positions = x.shape
-    far = leaves_cache(dx)
     width = channels // groups
+    far = leaves_cache(dx)
+    ahead = not far and asks_for_next(2 * x.size, 2 * width * positions)
     if per_sample and shift.size >= 8:  # a row's planes stay in the cache from one pass to the next
         for r in prange(shift.size):
             n = r // groups
@@ -244,6 +251,9 @@ def backward_planes(
                 if fixed:
                     mean_h, slope = real(0), real(0)
                 for c in range(c0, c0 + width):
+                    if ahead:
+                        prefetch_lines(x, (n * channels + c + width) * positions, positions)
+                        prefetch_lines(dy, (n * channels + c + width) * positions, positions)
                     p, q, o = x[n, c], dy[n, c], dx[n, c]
                     plane_gradient(p, q, o, r, c, gamma, beta, shift, rest, scale, mean_h, slope, far, e)
     else:
