@@ -1,19 +1,26 @@
 """lp_norm on the CPU. x (A, M, B), norms along M: rows where B is 1, else strips of B, one after the other in M."""
 
 from normcore.kernels import cpu, inline, prange, real, wide
+from normcore.kernels.line_by_line import line_by_line
 from normcore.kernels.prefetch import prefetch_lines
 from normcore.kernels.streaming import (
     STREAM_BLOCK,
+    either_way,
     first_stop,
     leaves_cache,
     stack_block,
     stream_run,
 )
+from normcore.kernels.unaliased import unaliased
 from normcore_normalization.lp_scalars import KIND, inverse, norm_of, slope_at, term, ties
 
 BLOCK = 4096  # numbers of a row that are summed in the kernel's own precision before float64 takes over
 ROWS = 64  # the same along M where B > 1
-STRIP = 256
+STRIP = 512
+WHOLE = (
+    1 << 19
+)  # numbers of a sample that is taken whole instead of in strips: 2 MB of float32, twice through the caches
+LONGEST = 8192  # its vectors, whose sums stay in the L1 cache
 
 
 @inline(reassociate=True, force=True)
@@ -41,16 +48,26 @@ def stream_scaled(x, y, factor):
         lo, hi = hi, min(y.size, hi + STREAM_BLOCK)
 
 
+def strip_of(shape):
+    """How many vectors of (A, M, B) a job takes."""
+    _, size, count = shape
+    return count if size * count <= WHOLE and count <= LONGEST else STRIP
+
+
 @inline(force=True)
 def add_terms(x, line):
     for i in range(line.size):
         line[i] += term(x[i])
+        line_by_line()
 
 
 @inline(force=True)
 def scale_each(x, y, factor):
     for i in range(x.size):
         y[i] = x[i] * factor[i]
+
+
+scale_each_part = either_way(scale_each, ["x", "factor"], ["y"])
 
 
 @inline
@@ -83,37 +100,33 @@ def forward_rows(x, rows, y, norm, p, eps):
 
 
 @cpu
-def forward_strips(x, y, norm, lines, p, eps):
-    """lines (tasks, 2, STRIP) scratch, a task a strip of B."""
-    strips = (x.shape[2] + STRIP - 1) // STRIP
+def forward_strips(x, y, norm, lines, strip, p, eps):
+    """lines (tasks, 2, at least strip): scratch; a job is a strip of B."""
+    far, ahead = leaves_cache(y), strip < x.shape[2]
+    strips = (x.shape[2] + strip - 1) // strip
     tasks = lines.shape[0]
     jobs = x.shape[0] * strips
-    step = (jobs + tasks - 1) // tasks
     for task in prange(tasks):
-        for job in range(task * step, min(jobs, task * step + step)):
+        for job in range(jobs * task // tasks, jobs * (task + 1) // tasks):
             a = job // strips
-            lo = (job - a * strips) * STRIP
-            hi = min(x.shape[2], lo + STRIP)
+            lo = (job - a * strips) * strip
+            hi = min(x.shape[2], lo + strip)
             line, total = lines[task, 0, : hi - lo], norm[a, lo:hi]
             clear(line, real(0))
             clear(total, wide(0))
             if KIND == 1 or KIND == 2:
+                sums = unaliased(line)
                 for first in range(0, x.shape[1], ROWS):
                     for m in range(first, min(x.shape[1], first + ROWS)):
-                        add_terms(x[a, m, lo:hi], line)
-                    fold(line, total)
+                        add_terms(x[a, m, lo:hi], sums)
+                    fold(sums, total)
             for b in range(lo, hi):
                 norm[a, b] = norm_of(x, a, b, p, norm[a, b])
                 line[b - lo] = inverse(norm[a, b], eps)
-            if leaves_cache(y):
-                block = stack_block(y)
-                for m in range(x.shape[1]):
-                    prefetch_lines(x, (a * x.shape[1] + m) * x.shape[2] + hi, STRIP)  # to be summed next
-                    scale_each(x[a, m, lo:hi], block, line)
-                    stream_run(y, (a * x.shape[1] + m) * x.shape[2] + lo, block, hi - lo)
-            else:
-                for m in range(x.shape[1]):
-                    scale_each(x[a, m, lo:hi], y[a, m, lo:hi], line)
+            for m in range(x.shape[1]):
+                if ahead:
+                    prefetch_lines(x, (a * x.shape[1] + m) * x.shape[2] + hi, strip)  # to be summed next
+                scale_each_part(x[a, m, lo:hi], y[a, m, lo:hi], line, far)
 
 
 # -- backward: dx = dy / d - (d norm / dx) * sum(dy * y) / d, d = max(norm, eps); the second term only if norm >= eps
@@ -163,12 +176,17 @@ def backward_rows(x, rows, dy, dx, norm, p, eps):
 def add_products(x, dy, r, line):
     for i in range(line.size):
         line[i] += dy[i] * (x[i] * r[i])
+        line_by_line()
 
 
 @inline(force=True)
 def gradient_two_each(x, dy, dx, r, c):
     for i in range(x.size):
         dx[i] = dy[i] * r[i] - x[i] * r[i] * c[i]
+        line_by_line()
+
+
+gradient_two_part = either_way(gradient_two_each, ["x", "dy", "r", "c"], ["dx"])
 
 
 @inline(force=True)
@@ -178,26 +196,27 @@ def gradient_any_each(x, dy, dx, r, c, n, p):
 
 
 @cpu
-def backward_strips(x, dy, dx, norm, lines, totals, p, eps):
-    """lines (tasks, 2, STRIP), totals (tasks, STRIP) float64."""
-    strips = (x.shape[2] + STRIP - 1) // STRIP
+def backward_strips(x, dy, dx, norm, lines, totals, strip, p, eps):
+    """lines (tasks, 2, at least strip), totals (tasks, at least strip) float64: scratch."""
+    far = leaves_cache(dx)
+    strips = (x.shape[2] + strip - 1) // strip
     tasks = lines.shape[0]
     jobs = x.shape[0] * strips
-    step = (jobs + tasks - 1) // tasks
     for task in prange(tasks):
-        for job in range(task * step, min(jobs, task * step + step)):
+        for job in range(jobs * task // tasks, jobs * (task + 1) // tasks):
             a = job // strips
-            lo = (job - a * strips) * STRIP
-            hi = min(x.shape[2], lo + STRIP)
+            lo = (job - a * strips) * strip
+            hi = min(x.shape[2], lo + strip)
             r, c, total = lines[task, 0, : hi - lo], lines[task, 1, : hi - lo], totals[task, : hi - lo]
             for b in range(lo, hi):
                 r[b - lo] = inverse(norm[a, b], eps)
             clear(c, real(0))
             clear(total, wide(0))
+            sums = unaliased(c)
             for first in range(0, x.shape[1], ROWS):
                 for m in range(first, min(x.shape[1], first + ROWS)):
-                    add_products(x[a, m, lo:hi], dy[a, m, lo:hi], r, c)
-                fold(c, total)
+                    add_products(x[a, m, lo:hi], dy[a, m, lo:hi], r, sums)
+                fold(sums, total)
             for b in range(lo, hi):
                 n = norm[a, b]
                 if not n < eps and n != wide(0):
@@ -205,6 +224,6 @@ def backward_strips(x, dy, dx, norm, lines, totals, p, eps):
             for m in range(x.shape[1]):
                 p_, g, d = x[a, m, lo:hi], dy[a, m, lo:hi], dx[a, m, lo:hi]
                 if KIND == 2:
-                    gradient_two_each(p_, g, d, r, c)
+                    gradient_two_part(p_, g, d, r, c, far)
                 else:
                     gradient_any_each(p_, g, d, r, c, norm[a, lo:hi], p)

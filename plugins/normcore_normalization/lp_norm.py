@@ -21,11 +21,13 @@ from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_normalization.lp_cuda import backward_cuda, forward_cuda
 from normcore_normalization.lp_kernels import (
+    LONGEST,
     STRIP,
     backward_rows,
     backward_strips,
     forward_rows,
     forward_strips,
+    strip_of,
 )
 
 TASKS = 64
@@ -80,10 +82,11 @@ class LpNorm(
         if not -rank <= self.axis < rank:
             raise ShapeError(f"{self.name}: expected an input that has axis {self.axis}, got {x.shape}")
         vectors = x.size // max(1, x.shape[self.axis])
+        width = max(STRIP, min(LONGEST, vectors))
         return Plan(
             y=x.shape,
             saved={"norm": Array((vectors,), "float64")},
-            workspace={"lines": Array((TASKS, 2, STRIP)), "totals": Array((TASKS, STRIP), "float64")},
+            workspace={"lines": Array((TASKS, 2, width)), "totals": Array((TASKS, width), "float64")},
             flops=3 * x.size,
         )
 
@@ -97,7 +100,7 @@ class LpNorm(
             forward[t](x, x.reshape(shape[:2]), y.reshape(shape[:2]), norm, float(self.p), self.eps)
         else:
             forward = forward_strips.with_constants(KIND=self._kind())
-            forward[t](x, y, norm, t.lines, float(self.p), self.eps)
+            forward[t](x, y, norm, t.lines, strip_of(shape), float(self.p), self.eps)
 
     def backward_cpu(self, t):
         if t.dx is None or not t.dx.size:
@@ -109,7 +112,7 @@ class LpNorm(
             backward_rows.with_constants(KIND=self._kind())[t](x, *rows, norm, float(self.p), self.eps)
         else:
             backward = backward_strips.with_constants(KIND=self._kind())
-            backward[t](x, dy, dx, norm, t.lines, t.totals, float(self.p), self.eps)
+            backward[t](x, dy, dx, norm, t.lines, t.totals, STRIP, float(self.p), self.eps)
 
     def forward_cuda(self, t):
         if not t.x.size:
