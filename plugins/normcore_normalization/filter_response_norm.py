@@ -36,6 +36,7 @@ from normcore_normalization.filter_response_kernels import (
 )
 
 STRIP = 65536  # values of a strip of channels, about: x, dy and dx of it stay in the L2 cache
+WHOLE = 1 << 19  # values of a sample that is taken row after row: 2 MB of float32, twice through the caches
 LEAST_STRIP = 32  # channels: two cache lines of float32
 
 
@@ -154,7 +155,9 @@ class FilterResponseNorm(
 
 
 def _width(length, channels):
-    """Channels of a strip, a multiple of a cache line where there are as many."""
+    """Channels of a strip, a multiple of a cache line where there are as many; all of them where a sample is small."""
+    if length * channels <= WHOLE:
+        return channels
     return max(1, min(channels, max(LEAST_STRIP, STRIP // max(1, length) // 16 * 16)))
 
 
