@@ -3,7 +3,7 @@
 All candidates of a row (our kernel, a copy of as many bytes, PyTorch in its forms) run in the same interleaved
 rounds. Every call takes the next of several sets of inputs, together larger than the largest cache where memory
 allows, so that no candidate finds its data there; small arrays stay in the cache, as they do in a network. All write
-their results to the same memory: PyTorch's allocator does so too.
+their results to the same memory: PyTorch's allocator does so too. A row is measured with arrays at PLACES places in memory.
 
 Bytes that must move: each input and output of the direction once, parameters and state once in each way that the
 direction uses them. Forward: inputs, output, parameters, state. Backward: the output's gradient, the inputs'
@@ -28,10 +28,13 @@ from normcore.measuring.correctness import SECONDS, Verdict, check
 from normcore.measuring.figures import calls as calls_of
 from normcore.measuring.figures import dispatch_seconds, extra_bytes, moved_bytes, placed, transfer_seconds
 from normcore.measuring.machine import last_level_bytes
-from normcore.measuring.timer import Timing, interleave
+from normcore.measuring.timer import Timing, interleave, joined
 
 DIRECTIONS = ("forward", "backward")
 MOST_SETS = 8
+PLACES = (
+    4  # at which a row's arrays lie in turn: the same call can take 1.5 times as long elsewhere in memory
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,18 @@ def rotation(calls: Sequence[Callable[[], object]]) -> Callable[[], object]:
     return calls[0] if len(calls) == 1 else _Rotation(calls)
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """What a row is measured with: arrays, and the calls that use them."""
+
+    layers: list[Layer]
+    calls: list[Callable[[], object]]
+    nbytes: int
+    candidates: dict[str, Callable[[], object]]
+    clocks: dict[str, Any]
+    notes: list[str]
+
+
 class Bench:
     """The measured limits of this run's devices, and the rows measured beside them."""
 
@@ -92,23 +107,17 @@ class Bench:
 
     def rows(self, case: BenchCase) -> list[dict[str, Any]]:
         """A row for each direction. Raises MemoryBudgetError when the case does not fit."""
-        self._fits(case)
+        self._places(case)
         verdict = check(case, self.settings.check_seconds)
         if verdict.forward is not True:
             return [_row(case, d, verdict) for d in self._directions(case, None)]
-        sets = self._sets(case)
-        layers = [
-            Layer(case.op, list(case.shapes), case.device, case.dtype, case.memory_format)
-            for _ in range(sets)
-        ]
-        arrays = [case.host_inputs(seed) for seed in range(sets)]
-        inputs = [tuple(placed(layer, a) for a in given) for layer, given in zip(layers, arrays, strict=True)]
         out = []
-        for direction in self._directions(case, layers[0]):
+        arrays = [case.host_inputs(seed) for seed in range(self._sets(case))]
+        for direction in self._directions(case, _layer(case)):
             if verdict.of(direction) is not True:
                 out.append(_row(case, direction, verdict))
             else:
-                out.append(self._measured(case, direction, verdict, layers, inputs, arrays))
+                out.append(self._measured(case, direction, verdict, arrays))
         return out
 
     def broken(self, case: BenchCase, detail: str) -> list[dict[str, Any]]:
@@ -122,59 +131,72 @@ class Bench:
         backward = backward and (layer is None or layer._binding.differentiable)
         return [d for d in self.settings.directions if d == "forward" or backward]
 
-    def _fits(self, case: BenchCase) -> None:
-        needed = (
-            4 * case.elements * np.dtype(case.dtype).itemsize * (3 if self.settings.torch is not None else 1)
-        )
+    def _places(self, case: BenchCase) -> int:
+        """How often a row's arrays are placed anew. Raises MemoryBudgetError when they do not even fit once."""
+        per_set = 4 * case.elements * np.dtype(case.dtype).itemsize  # inputs, outputs and their gradients
+        needed = per_set * self._sets(case) * (3 if self.settings.torch is not None else 1)
         free = devices.get(case.device).free_memory()
         if needed > 0.8 * free:
             raise MemoryBudgetError(
                 f"{case.op.name} {case.shape_text} needs about {needed / 1e9:.1f} GB on {case.device}, "
                 f"{free / 1e9:.1f} GB are free; give a smaller --shape or --sweep"
             )
+        return max(1, min(PLACES, int(0.4 * free / max(1, needed))))
 
     def _sets(self, case: BenchCase) -> int:
         """Sets of arrays that a row takes turns with: until they exceed the largest cache twice."""
-        nbytes = 4 * case.elements * np.dtype(case.dtype).itemsize  # inputs, outputs and their gradients
+        nbytes = 4 * case.elements * np.dtype(case.dtype).itemsize
         wanted = math.ceil(2 * self.cache_bytes / max(1, nbytes))
         return max(1, min(MOST_SETS, wanted)) if case.sample.make is None else 1
 
     # -- one row ----------------------------------------------------------------------------------------------
 
     def _measured(
-        self,
-        case: BenchCase,
-        direction: str,
-        verdict: Verdict,
-        layers: list[Layer],
-        inputs: list[tuple[Any, ...]],
-        arrays: list[tuple[np.ndarray, ...]],
+        self, case: BenchCase, direction: str, verdict: Verdict, arrays: list[tuple[np.ndarray, ...]]
     ) -> dict[str, Any]:
+        places = self._places(case)
+        kept, parts = [], []  # what was measured stays in memory, so that the next arrays lie elsewhere
+        for _ in range(places):
+            made = self._placed(case, direction, arrays)
+            kept.append(made)
+            parts.append(
+                interleave(
+                    made.candidates,
+                    -(-self.settings.rounds // places),
+                    self.settings.seconds / places,
+                    made.clocks,
+                )
+            )
+        first, layer = kept[0], kept[0].layers[0]
+        row = _row(case, direction, verdict)
+        row.update(self._numbers(case, direction, layer, joined(parts), first.nbytes))
+        row["sets"], row["places"] = len(first.layers), places
+        row["extra_bytes"] = extra_bytes(layer, first.calls[0])
+        row["dispatch_s"] = self._dispatch_seconds(case).get(direction)
+        if case.device != "cpu":
+            row.update(transfer_seconds(layer, arrays[0]))
+        if first.notes:
+            row["notes"] = first.notes
+        return row
+
+    def _placed(self, case: BenchCase, direction: str, arrays: list[tuple[np.ndarray, ...]]) -> "_Placed":
+        """A row's candidates with arrays of their own."""
+        layers = [_layer(case) for _ in arrays]
+        inputs = [tuple(placed(layer, a) for a in given) for layer, given in zip(layers, arrays, strict=True)]
         device: Any = layers[0].device
         calls = calls_of(case, direction, layers, inputs)
         for call in calls:
             call()  # compiles
         nbytes = moved_bytes(layers[0], inputs[0], direction)
-        copies = limits.copiers(device, nbytes, len(calls))
         candidates: dict[str, Callable[[], object]] = {
             "normcore": rotation(calls),
-            "copy": rotation(copies),
+            "copy": rotation(limits.copiers(device, nbytes, len(calls))),
         }
         clocks: dict[str, Any] = {}
         if case.device != "cpu":
             clocks = {"normcore": device.measure, "copy": device.measure}
         notes = self._add_torch(case, direction, layers[0], arrays, candidates, clocks)
-        timing = interleave(candidates, self.settings.rounds, self.settings.seconds, clocks)
-        row = _row(case, direction, verdict)
-        row.update(self._numbers(case, direction, layers[0], timing, nbytes))
-        row["sets"] = len(layers)
-        row["extra_bytes"] = extra_bytes(layers[0], calls[0])
-        row["dispatch_s"] = self._dispatch_seconds(case).get(direction)
-        if case.device != "cpu":
-            row.update(transfer_seconds(layers[0], arrays[0]))
-        if notes:
-            row["notes"] = notes
-        return row
+        return _Placed(layers, calls, nbytes, candidates, clocks, notes)
 
     def _numbers(
         self, case: BenchCase, direction: str, layer: Layer, timing: Timing, nbytes: int
@@ -261,6 +283,10 @@ class Bench:
 
 
 # -- what rows are made of ------------------------------------------------------------------------------------
+
+
+def _layer(case: BenchCase) -> Layer:
+    return Layer(case.op, list(case.shapes), case.device, case.dtype, case.memory_format)
 
 
 def _row(case: BenchCase, direction: str, verdict: Verdict) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 WARM_UP = 12  # calls at most, until two in a row take the same time
@@ -20,10 +20,15 @@ LEAST_ROUNDS = 5
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds per call by candidate, a value per round; dropped: rounds that others disturbed."""
+    """Seconds per call by candidate, a value per round; dropped: rounds that others disturbed.
+
+    parts: what it was joined from, each measured with arrays at other places in memory. Medians then are of all rounds,
+    and an interval reaches over the parts' medians: where memory lies can matter more than all else.
+    """
 
     rounds: Mapping[str, tuple[float, ...]]
     dropped: int
+    parts: "tuple[Timing, ...]" = ()
 
     def median(self, name: str) -> float:
         return statistics.median(self.rounds[name])
@@ -37,11 +42,24 @@ class Timing:
     def interval(self, name: str) -> tuple[float, float]:
         """(lower, upper) of the median's 95 % interval."""
         low, _, high = median_interval(self.rounds[name])
-        return low, high
+        medians = [part.median(name) for part in self.parts]
+        return min([low, *medians]), max([high, *medians])
 
     def ratio(self, name: str, over: str) -> tuple[float, float, float]:
         """(lower, median, upper) of time(name) / time(over): how many times faster `over` is; 95 % interval."""
-        return median_interval([a / b for a, b in zip(self.rounds[name], self.rounds[over], strict=True)])
+        low, middle, high = median_interval(
+            a / b for a, b in zip(self.rounds[name], self.rounds[over], strict=True)
+        )
+        ratios = [part.ratio(name, over)[1] for part in self.parts]
+        return min([low, *ratios]), middle, max([high, *ratios])
+
+
+def joined(parts: Sequence[Timing]) -> Timing:
+    """One Timing of several of the same candidates."""
+    if len(parts) == 1:
+        return parts[0]
+    rounds = {name: tuple(v for part in parts for v in part.rounds[name]) for name in parts[0].rounds}
+    return Timing(rounds, sum(part.dropped for part in parts), tuple(parts))
 
 
 def median_interval(values: Iterable[float]) -> tuple[float, float, float]:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from normcore.measuring.timer import Timing, interleave, median_interval
+from normcore.measuring.timer import Timing, interleave, joined, median_interval
 
 
 def test_the_interval_holds_the_median_and_shrinks_with_rounds():
@@ -59,3 +59,12 @@ def test_rounds_are_interleaved_and_a_clock_of_its_own_is_asked():
 def test_spread_is_half_the_middle_half():
     timing = Timing({"x": (8.0, 9.0, 10.0, 11.0, 12.0)}, 0)
     assert timing.spread("x") == pytest.approx(0.1)
+
+
+def test_an_interval_reaches_over_the_places_that_it_was_measured_at():
+    parts = [Timing({"ours": (v, v, v), "theirs": (2.0, 2.0, 2.0)}, 1) for v in (1.0, 4.0, 2.0)]
+    timing = joined(parts)
+    assert timing.dropped == 3 and len(timing.rounds["ours"]) == 9
+    assert timing.interval("ours") == (1.0, 4.0) and timing.median("ours") == 2.0
+    assert timing.ratio("theirs", "ours") == (0.5, 1.0, 2.0)
+    assert joined(parts[:1]) is parts[0]
