@@ -17,7 +17,7 @@ arrays become registers (tests/cuda/test_ptx.py looks at that).
 
 from normcore.kernels import LANES, cu, inline, wide
 from normcore.kernels.packs import PACK_BYTES, aligned, load_one, read_pack, store_one, write_pack
-from normcore.kernels.warps import ALL
+from normcore.kernels.warps import ALL, larger
 
 
 @inline
@@ -66,6 +66,13 @@ def take(x, i, lo, hi, v):
         for j in range(LANES):
             if inside(i + j, lo, hi):
                 v[j] = load_one(x, i + j)
+
+
+@inline
+def take_padded(x, i, lo, hi, v):
+    """As take, but the other lanes become 0: nothing of v has to stay in registers from slot to slot."""
+    clear(v)
+    take(x, i, lo, hi, v)
 
 
 @inline
@@ -142,26 +149,44 @@ def widen(narrow, sums):
 
 
 @inline
+def put_columns(narrow, sums):
+    """What the thread has of its lanes, into such an array."""
+    for j in range(LANES):
+        sums[cu.threadIdx.x // 32, j, cu.threadIdx.x % 32] = wide(narrow[j])
+
+
+@inline
+def joined(a, b, largest):
+    return larger(a, b) if largest else a + b
+
+
+@inline
+def join_columns(sums, width, lanes, out, first, largest):
+    """column_sums, or maxima if `largest`, of threads that hold the first `lanes` lanes only."""
+    w, lane = cu.threadIdx.x // 32, cu.threadIdx.x % 32
+    for j in range(lanes):
+        v = sums[w, j, lane]
+        half = 16
+        while half >= width:
+            v = joined(v, cu.shfl_xor_sync(ALL, v, half), largest)
+            half //= 2
+        sums[w, j, lane] = v
+    cu.syncthreads()
+    for column in range(cu.threadIdx.x, min(width * lanes, out.size - first), cu.blockDim.x):
+        total = sums[0, column % lanes, column // lanes]
+        for other in range(1, cu.blockDim.x // 32):
+            total = joined(total, sums[other, column % lanes, column // lanes], largest)
+        out[first + column] = total
+
+
+@inline
 def column_sums(sums, width, out, first):
     """Adds up the sums of all threads whose number is the same modulo `width`, and writes them to the array `out`.
 
     Lane j of thread t stands for column first + t % width * LANES + j of `out`; columns beyond its end are dropped.
     width: a power of two, at most 32. Every thread of the block takes part.
     """
-    w, lane = cu.threadIdx.x // 32, cu.threadIdx.x % 32
-    for j in range(LANES):
-        v = sums[w, j, lane]
-        half = 16
-        while half >= width:
-            v += cu.shfl_xor_sync(ALL, v, half)
-            half //= 2
-        sums[w, j, lane] = v
-    cu.syncthreads()
-    for column in range(cu.threadIdx.x, min(width * LANES, out.size - first), cu.blockDim.x):
-        total = sums[0, column % LANES, column // LANES]
-        for other in range(1, cu.blockDim.x // 32):
-            total += sums[other, column % LANES, column // LANES]
-        out[first + column] = total
+    join_columns(sums, width, LANES, out, first, False)
 
 
 def tiles_of(columns: int, itemsize: int) -> tuple[int, int]:

@@ -29,6 +29,20 @@ def warp_best(value, index):
 
 
 @inline
+def larger(a, b):
+    """The larger one; a NaN wins."""
+    return b if b > a or b != b else a
+
+
+@inline
+def warp_largest(v):
+    """The largest v of the warp's lanes; a NaN wins."""
+    for k in range(5):
+        v = larger(v, cu.shfl_xor_sync(ALL, v, 16 >> k))
+    return v
+
+
+@inline
 def block_sum(v, scratch):
     """The sum of v over the block. scratch: a shared array with an element of v's type for each warp."""
     v = warp_sum(v)
@@ -40,3 +54,17 @@ def block_sum(v, scratch):
         total += scratch[w]
     cu.syncthreads()
     return total
+
+
+@inline
+def block_largest(v, scratch):
+    """The largest v of the block; a NaN wins. scratch: as block_sum's."""
+    v = warp_largest(v)
+    if cu.threadIdx.x % 32 == 0:
+        scratch[cu.threadIdx.x // 32] = v
+    cu.syncthreads()
+    best = scratch[0]
+    for w in range(1, cu.blockDim.x // 32):
+        best = larger(best, scratch[w])
+    cu.syncthreads()
+    return best
