@@ -12,7 +12,7 @@ from normcore.kernels.streaming import (
     stream_run,
 )
 from normcore.kernels.unaliased import unaliased
-from normcore_normalization.lp_scalars import KIND, inverse, norm_of, slope_at, term, ties
+from normcore_normalization.lp_scalars import KIND, inverse, norm_of, share, slope_at, term, ties
 
 BLOCK = 4096  # numbers of a row that are summed in the kernel's own precision before float64 takes over
 ROWS = 64  # the same along M where B > 1
@@ -163,9 +163,7 @@ def backward_rows(x, rows, dy, dx, norm, p, eps):
         for lo in range(0, count, BLOCK):
             hi = min(count, lo + BLOCK)
             along += wide(product(rows[a, lo:hi], dy[a, lo:hi], r))
-        c = real(0)
-        if not n < eps and n != wide(0):
-            c = real(along / n / ties(x, a, 0, n))
+        c = share(along, n, eps, ties(x, a, 0, n))
         if KIND == 2:
             gradient_two(rows[a], dy[a], dx[a], r, c)
         else:
@@ -218,9 +216,7 @@ def backward_strips(x, dy, dx, norm, lines, totals, strip, p, eps):
                     add_products(x[a, m, lo:hi], dy[a, m, lo:hi], r, sums)
                 fold(sums, total)
             for b in range(lo, hi):
-                n = norm[a, b]
-                if not n < eps and n != wide(0):
-                    c[b - lo] = real(total[b - lo] / n / ties(x, a, b, n))
+                c[b - lo] = share(total[b - lo], norm[a, b], eps, ties(x, a, b, norm[a, b]))
             for m in range(x.shape[1]):
                 p_, g, d = x[a, m, lo:hi], dy[a, m, lo:hi], dx[a, m, lo:hi]
                 if KIND == 2:

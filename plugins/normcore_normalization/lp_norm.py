@@ -8,7 +8,7 @@ p = inf: n is the largest |x_i|, and s_i is shared evenly among all that reach i
 Numerics: p = 1 and 2 are sums in blocks, blocks in float64; where float32's squares overflow or vanish (values near
 1e30 or 1e-30), and for any other p, the sum is of |x_i| divided by the largest, in float64. A NaN stays in its vector.
 
-Shapes: any of rank 1 or more with that axis; y as x. float32 and float64.
+Shapes: any of rank 1 or more with that axis; y as x. float32 and float64, on CUDA stored in 16 bits too.
 
 Source: PyTorch's torch.nn.functional.normalize; ONNX's LpNormalization.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.testing.samples import ErrorSample, Sample
-from normcore_normalization.lp_cuda import backward_cuda, forward_cuda
+from normcore_normalization import lp_columns_cuda, lp_powers_cuda, lp_rows_cuda
 from normcore_normalization.lp_kernels import (
     LONGEST,
     STRIP,
@@ -31,7 +31,6 @@ from normcore_normalization.lp_kernels import (
 )
 
 TASKS = 64
-THREADS = 256
 
 
 class LpNorm(
@@ -51,6 +50,7 @@ class LpNorm(
 
     formats = ("channels_first", "channels_last")
     backward_needs = ("x",)
+    stores_16_bits = True
 
     samples = (
         Sample("channels of a map", shape=(2, 7, 3, 5)),
@@ -86,7 +86,11 @@ class LpNorm(
         return Plan(
             y=x.shape,
             saved={"norm": Array((vectors,), "float64")},
-            workspace={"lines": Array((TASKS, 2, width)), "totals": Array((TASKS, width), "float64")},
+            workspace={
+                "lines": Array((TASKS, 2, width)),
+                "totals": Array((TASKS, width), "float64"),
+                "shares": Array((vectors,)),
+            },
             flops=3 * x.size,
         )
 
@@ -118,19 +122,22 @@ class LpNorm(
         if not t.x.size:
             return
         shape, norm = self._view(t)
-        lanes, extent = _extent(shape)
-        numbers = (lanes, np.float64(self.p), np.float64(self.eps))
-        forward = forward_cuda.with_constants(KIND=self._kind())
-        forward[t, extent](t.x.reshape(shape), t.y.reshape(shape), norm, *numbers)
+        x, y, eps = t.x.reshape(-1), t.y.reshape(-1), np.float64(self.eps)
+        if self._kind() == 0:
+            lp_powers_cuda.norms(t, shape, x, norm, np.float64(self.p))
+        kernels = lp_rows_cuda if shape[2] == 1 else lp_columns_cuda
+        kernels.forward(t, self._kind(), shape, x, y, norm, eps)
 
     def backward_cuda(self, t):
         if t.dx is None or not t.dx.size:
             return
         shape, norm = self._view(t)
-        lanes, extent = _extent(shape)
-        numbers = (lanes, np.float64(self.p), np.float64(self.eps))
-        arrays = (t.x.reshape(shape), t.dy.reshape(shape), t.dx.reshape(shape))
-        backward_cuda.with_constants(KIND=self._kind())[t, extent](*arrays, norm, *numbers)
+        x, dy, dx = (a.reshape(-1) for a in (t.x, t.dy, t.dx))
+        shares, eps = t.shares.reshape(norm.shape), np.float64(self.eps)
+        kernels = lp_rows_cuda if shape[2] == 1 else lp_columns_cuda
+        kernels.backward(t, self._kind(), shape, x, dy, dx, norm, shares, eps)
+        if self._kind() == 0:
+            lp_powers_cuda.input_gradient(t, shape, x, dy, dx, norm, shares, np.float64(self.p), eps)
 
     def _kind(self):
         return {1.0: 1, 2.0: 2, math.inf: 3}.get(float(self.p), 0)
@@ -150,9 +157,3 @@ class LpNorm(
 
     def in_torch(self, torch, x, *, training, **_):
         return torch.nn.functional.normalize(x, self.p, self.axis, self.eps)
-
-
-def _extent(shape):
-    """Threads that share a vector, and the launch."""
-    lanes = 32 if shape[2] == 1 else 1
-    return lanes, (max(1, min(65535, -(-shape[0] * shape[2] * lanes // THREADS))), THREADS)

@@ -23,6 +23,39 @@ def usable(total, count):
 
 
 @inline
+def scale_of(largest):
+    """What numbers are divided by before float64 sums them: the largest, or as small as has a finite inverse."""
+    return max(largest, wide(1e-300))
+
+
+@inline
+def scaled_term(v, inverse, p):
+    """What is summed of v, in float64 and scaled."""
+    u = abs(wide(v)) * inverse
+    if KIND == 1:
+        return u
+    if KIND == 2:
+        return u * u
+    return u**p if u > wide(0) else u
+
+
+@inline
+def is_norm(largest):
+    """Whether the largest is the norm already: of zeros, and where it is not finite."""
+    return KIND == 3 or largest == wide(0) or largest - largest != wide(0)
+
+
+@inline
+def norm_of_scaled(scale, total, p):
+    """The norm from the sum of scaled terms."""
+    if KIND == 1:
+        return scale * total
+    if KIND == 2:
+        return scale * math.sqrt(total)
+    return scale * total ** (wide(1) / p)
+
+
+@inline
 def exact_norm(x, a, b, p):
     """The norm of x[a, :, b] in float64, without overflow. NaN stays."""
     largest = wide(0)
@@ -32,29 +65,26 @@ def exact_norm(x, a, b, p):
             largest = v
         if largest != largest:
             break
-    if KIND == 3 or largest == wide(0) or largest - largest != wide(0):
+    if is_norm(largest):
         return largest
+    scale = scale_of(largest)
     total = wide(0)
     for m in range(x.shape[1]):
-        v = abs(wide(x[a, m, b])) / largest
-        if KIND == 1:
-            total += v
-        elif KIND == 2:
-            total += v * v
-        elif v > wide(0):
-            total += v**p
-    if KIND == 1:
-        return largest * total
-    if KIND == 2:
-        return largest * math.sqrt(total)
-    return largest * total ** (wide(1) / p)
+        total += scaled_term(x[a, m, b], wide(1) / scale, p)
+    return norm_of_scaled(scale, total, p)
+
+
+@inline
+def norm_of_terms(total):
+    """The norm from the sum of terms, for p = 1 and 2."""
+    return total if KIND == 1 else math.sqrt(total)
 
 
 @inline
 def norm_of(x, a, b, p, total):
     """The norm from the sum of terms, where that is good."""
     if (KIND == 1 or KIND == 2) and usable(total, wide(x.shape[1])):
-        return total if KIND == 1 else math.sqrt(total)
+        return norm_of_terms(total)
     return exact_norm(x, a, b, p)
 
 
@@ -80,8 +110,14 @@ def slope_at(v, n, p):
     if v == real(0):
         return real(0)
     if KIND == 3:
-        return math.copysign(real(1), v) if abs(wide(v)) == n else (v - v)
+        return math.copysign(real(1), v) if reaches(v, n) else (v - v)
     return real(math.copysign((abs(wide(v)) / n) ** (p - wide(1)), wide(v)))
+
+
+@inline
+def reaches(v, n):
+    """Whether |v| is the largest, n."""
+    return abs(wide(v)) == n
 
 
 @inline
@@ -91,6 +127,23 @@ def ties(x, a, b, n):
         return wide(1)
     count = wide(0)
     for m in range(x.shape[1]):
-        if abs(wide(x[a, m, b])) == n:
+        if reaches(x[a, m, b], n):
             count += wide(1)
     return max(count, wide(1))
+
+
+@inline
+def share(along, n, eps, ties):
+    """What multiplies the slope: sum(dy y) / n, shared by the ties; 0 where the vector is divided by eps."""
+    if n < eps or n == wide(0):
+        return real(0)
+    return real(along / n / ties)
+
+
+@inline
+def gradient(v, dv, r, c):
+    """dx of one element where p needs no powers. c: the share; r: 1 / d, or d itself for p = inf."""
+    if KIND == 2:
+        return dv * r - v * r * c
+    slope = slope_at(v, wide(r), wide(KIND))
+    return (dv / r if KIND == 3 else dv * r) - slope * c

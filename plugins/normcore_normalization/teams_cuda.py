@@ -7,7 +7,7 @@ Sums of a slot are in the kernel's precision, of slots in float64, of threads by
 from normcore.kernels import LANES, inline, real, wide
 from normcore.kernels.lanes import inside, slot_at, slots_of, take
 from normcore.kernels.packs import load_one
-from normcore.kernels.warps import block_sum, warp_sum
+from normcore.kernels.warps import block_largest, block_sum, warp_largest, warp_sum
 from normcore_normalization.channel_scalars import THREADS, trusted
 
 TEAM = 32  # threads that share a stretch: a warp, or a block of THREADS
@@ -24,6 +24,12 @@ def team_of(stretches, length):
 def team_sum(value, scratch):
     """The sum over the team's threads, to each of them. value: float64."""
     return warp_sum(value) if TEAM == 32 else block_sum(value, scratch)
+
+
+@inline
+def team_largest(value, scratch):
+    """The largest value of the team's threads, to each of them; a NaN wins."""
+    return warp_largest(value) if TEAM == 32 else block_largest(value, scratch)
 
 
 @inline

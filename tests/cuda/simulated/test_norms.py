@@ -16,6 +16,7 @@ NORMS = {
     "instance_norm": {},
     "mean_variance_norm": {"across_batch": True},
     "local_response_norm": {"k": 2.0},
+    "lp_norm": {},
 }
 FORMATS = ("channels_first", "channels_last")
 
