@@ -28,7 +28,7 @@ from normcore.measuring.correctness import SECONDS, Verdict, check
 from normcore.measuring.figures import calls as calls_of
 from normcore.measuring.figures import dispatch_seconds, extra_bytes, moved_bytes, placed, transfer_seconds
 from normcore.measuring.machine import last_level_bytes
-from normcore.measuring.timer import Timing, interleave, joined
+from normcore.measuring.timer import Timing, calls_a_round, interleave, joined
 
 DIRECTIONS = ("forward", "backward")
 MOST_SETS = 8
@@ -156,17 +156,13 @@ class Bench:
     ) -> dict[str, Any]:
         places = self._places(case)
         kept, parts = [], []  # what was measured stays in memory, so that the next arrays lie elsewhere
+        rounds, seconds = -(-self.settings.rounds // places), self.settings.seconds / places
+        repeats = None
         for _ in range(places):
             made = self._placed(case, direction, arrays)
             kept.append(made)
-            parts.append(
-                interleave(
-                    made.candidates,
-                    -(-self.settings.rounds // places),
-                    self.settings.seconds / places,
-                    made.clocks,
-                )
-            )
+            repeats = repeats or calls_a_round(made.candidates, made.clocks)
+            parts.append(interleave(made.candidates, rounds, seconds, made.clocks, repeats))
         first, layer = kept[0], kept[0].layers[0]
         row = _row(case, direction, verdict)
         row.update(self._numbers(case, direction, layer, joined(parts), first.nbytes))

@@ -81,17 +81,20 @@ def interleave(
     rounds: int = 15,
     seconds: float = 3.0,
     clocks: Mapping[str, Clock] | None = None,
+    repeats: Mapping[str, int] | None = None,
 ) -> Timing:
     """Time every candidate in interleaved rounds, until `rounds` quiet ones or about twice `seconds` have passed.
 
     Each is called until it takes the same time twice in a row before it counts; compile before. clocks: for
-    candidates that this process's clock cannot time, such as work on a GPU.
+    candidates that this process's clock cannot time, such as work on a GPU. repeats: how often each is called in a
+    round, of candidates that were warm before and only have new arrays (calls_a_round); each is then called once first.
     """
     clocks = clocks or {}
-    repeats = {}
-    for name, call in candidates.items():
-        best = _warm_up(call, clocks.get(name, _wall))
-        repeats[name] = max(1, min(2000, int(LEAST_SECONDS / max(best, 1e-7))))
+    if repeats is None:
+        repeats = calls_a_round(candidates, clocks)
+    else:
+        for call in candidates.values():
+            call()
     names = list(candidates)
 
     def measure(number: int) -> dict[str, float]:
@@ -99,6 +102,15 @@ def interleave(
         return {name: _time(candidates[name], repeats[name], clocks.get(name, _wall)) for name in order}
 
     return gather(measure, rounds, seconds)
+
+
+def calls_a_round(
+    candidates: Mapping[str, Callable[[], object]], clocks: Mapping[str, Clock] | None = None
+) -> dict[str, int]:
+    """How often to call each candidate for a round to last LEAST_SECONDS. Warms them up."""
+    clocks = clocks or {}
+    best = {name: _warm_up(call, clocks.get(name, _wall)) for name, call in candidates.items()}
+    return {name: max(1, min(2000, int(LEAST_SECONDS / max(b, 1e-7)))) for name, b in best.items()}
 
 
 def gather(measure: Callable[[int], Mapping[str, float]], rounds: int = 15, seconds: float = 3.0) -> Timing:
