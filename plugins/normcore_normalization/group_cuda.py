@@ -52,7 +52,7 @@ def merge_groups_cuda(part, positions, per_sample, groups, eps, shift, rest, sca
         total = wide(0)
         for q in range(lane, parts, 32):
             n, k, c = part_at(q, first, chunks, c0, width)
-            count = count_of(positions, chunks, k)
+            count = count_of(positions, chunks, k, 1)
             if count > wide(0):
                 total += count * (part[n, k, c, 0] - origin)
         m = wide(samples * positions * width)
@@ -60,7 +60,7 @@ def merge_groups_cuda(part, positions, per_sample, groups, eps, shift, rest, sca
         squares = wide(0)
         for q in range(lane, parts, 32):
             n, k, c = part_at(q, first, chunks, c0, width)
-            count = count_of(positions, chunks, k)
+            count = count_of(positions, chunks, k, 1)
             if count > wide(0):
                 u = part[n, k, c, 0] - mean
                 squares += part[n, k, c, 1] + count * u * u

@@ -8,6 +8,7 @@ import math
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError
 from normcore_normalization import group_cuda, group_lines, group_planes
+from normcore_normalization.channel_shapes import WIDTH
 
 CHUNK = 256  # positions, channels last: summed in the kernel's own precision, with lines that fit the cache
 FEW = 8  # groups or samples; fewer are cut further, so that all threads have work
@@ -48,7 +49,9 @@ class GroupedNormalization(Op):
             saved=saved,
             workspace={
                 "part": Array((batch, chunks, channels, 2), "float64"),
-                "lines": Array((batch, chunks, 7, channels) if positions > 1 else (0, 0, 0, 0)),
+                "lines": Array(
+                    (batch, chunks, 7, _line(channels, positions)) if positions > 1 else (0, 0, 0, 0)
+                ),
                 "means": Array((rows, 2)),
             },
             flops=8 * x.size,
@@ -86,12 +89,13 @@ class GroupedNormalization(Op):
         saved = (t.shift, t.rest, t.scale)
         running = self.uses_running(t)
         if last:
+            x, y = _rows(t, x, y)
             if own and not running and x.shape[0] >= FEW:
                 group_lines.forward_lines[t](x, y, gamma, beta, part, t.lines, groups, eps, *saved, bend, t.e)
                 return
             if not running:
                 group_lines.statistics_lines[t](x, part, t.lines, own, groups, eps, *saved, bend)
-            group_lines.normalize_lines[t](x, y, gamma, beta, t.lines, own, groups, *saved, t.e)
+            group_lines.normalize_lines[t](x, y, channels, gamma, beta, t.lines, own, groups, *saved, t.e)
             return
         if own and not running and (t.shift.size >= FEW or x.size < 65536):
             rows, width = t.shift.size, channels // groups
@@ -115,6 +119,8 @@ class GroupedNormalization(Op):
             return
         last, channels, part, (x, dy, dx) = self._bind(t, t.x, t.dy, t.dx)
         wanted = dx is not None
+        if last:
+            x, dy, dx = _rows(t, x, dy, dx)
         module, scratch = (
             (group_lines.backward_lines, t.lines) if last else (group_planes.backward_planes, t.means)
         )
@@ -159,3 +165,14 @@ class GroupedNormalization(Op):
         parameters = (gamma, beta, dgamma, dbeta)
         groups, own = self.groups_of(channels), self.per_sample
         group_cuda.backward(t, last, x, dy, dx, *parameters, bend, part, own, groups, self.uses_running(t))
+
+
+def _line(channels, positions):
+    """Values of a line: as many positions as make about WIDTH values and divide the map, so that none are left."""
+    return channels * max(k for k in range(1, max(1, WIDTH // channels) + 1) if positions % k == 0)
+
+
+def _rows(t, *arrays):
+    """Channels-last arrays as (N, R, W), rows of lines."""
+    width = t.lines.shape[3]
+    return [None if a is None else a.reshape(a.shape[0], -1, width) for a in arrays]

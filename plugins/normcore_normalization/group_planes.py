@@ -27,15 +27,16 @@ from normcore_normalization.row_statistics import BLOCK, keep_row, row_statistic
 
 
 @inline
-def count_of(positions, chunks, k):
-    """How many positions chunk k of a plane has."""
-    step = (positions + chunks - 1) // chunks
-    return wide(max(0, min(positions, k * step + step) - k * step))
+def count_of(rows, chunks, k, unit):
+    """How many positions chunk k has of `rows` rows of `unit` positions each."""
+    step = (rows + chunks - 1) // chunks
+    return wide(max(0, min(rows, k * step + step) - k * step) * unit)
 
 
 @inline
-def merge_row(r, part, positions, per_sample, groups, eps, shift, rest, scale, bend):
-    """Row r from part (N, K, C, 2): mean and sum of squares about it of each channel's chunks."""
+def merge_row(r, part, rows, unit, per_sample, groups, eps, shift, rest, scale, bend):
+    """Row r from part (N, K, C, 2): mean and sum of squares about it of each channel's chunks. A map is `rows` times `unit`
+    positions; chunks are cut between rows."""
     batch, chunks, channels, _ = part.shape
     width = channels // groups
     first = r // groups if per_sample else 0
@@ -45,16 +46,16 @@ def merge_row(r, part, positions, per_sample, groups, eps, shift, rest, scale, b
     total = wide(0)
     for n in range(first, last):
         for k in range(chunks):
-            count = count_of(positions, chunks, k)
+            count = count_of(rows, chunks, k, unit)
             for c in range(c0, c0 + width):
                 if count > wide(0):
                     total += count * (part[n, k, c, 0] - origin)
-    m = wide((last - first) * positions * width)
+    m = wide((last - first) * rows * unit * width)
     mean = origin + total / m
     squares = wide(0)
     for n in range(first, last):
         for k in range(chunks):
-            count = count_of(positions, chunks, k)
+            count = count_of(rows, chunks, k, unit)
             for c in range(c0, c0 + width):
                 if count > wide(0):
                     u = part[n, k, c, 0] - mean
@@ -119,7 +120,7 @@ def plane_statistics(x, part, eps):
 @cpu
 def merge_groups(part, positions, per_sample, groups, eps, shift, rest, scale, bend):
     for r in prange(shift.size):
-        merge_row(r, part, positions, per_sample, groups, eps, shift, rest, scale, bend)
+        merge_row(r, part, positions, 1, per_sample, groups, eps, shift, rest, scale, bend)
 
 
 @cpu
