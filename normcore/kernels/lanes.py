@@ -117,6 +117,13 @@ def take_columns(x, i, count, whole, v):
 
 
 @inline
+def take_columns_padded(x, i, count, whole, v):
+    """As take_columns, but the other lanes become 0, see take_padded."""
+    clear(v)
+    take_columns(x, i, count, whole, v)
+
+
+@inline
 def give_columns(y, i, count, whole, v):
     """y[i + j] = v[j] for the first `count` lanes. whole: whole_rows."""
     if whole:

@@ -20,7 +20,7 @@ values near 1e30 come out right. A group's NaN stays in that group. With fewer v
 which stay zeros in the output.
 
 Shapes: x, y (N, C, *spatial), (N, C) included; gamma, beta, running_mean (C,), running_covariance (groups, d, d). float32
-and float64. Training with one vector is a ShapeError.
+and float64, on CUDA stored in 16 bits too. Training with one vector is a ShapeError.
 
 Source: Huang, Yang, Lang and Deng 2018, "Decorrelated batch normalization", arXiv:1804.08450. The divided differences:
 Daleckii and Krein 1965.
@@ -32,6 +32,7 @@ import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.testing.samples import ErrorSample, Sample
+from normcore_normalization import whitening_planes_cuda, whitening_rows_cuda
 from normcore_normalization.whitening_matrices import (
     finish_cuda,
     first_cuda,
@@ -43,17 +44,12 @@ from normcore_normalization.whitening_matrices import (
     second_cuda,
 )
 from normcore_normalization.whitening_tiles import (
-    THREADS,
     TILE,
     apply,
-    center_cuda,
-    channel_sums_cuda,
     flat_view,
     input_gradient,
     means,
     products,
-    store_cuda,
-    store_sum_cuda,
 )
 
 TASKS = 16
@@ -79,6 +75,7 @@ class DecorrelatedBatchNorm(
 
     formats = ("channels_first", "channels_last")
     backward_needs = ("x",)
+    stores_16_bits = True
     calibrates = ("running_mean", "running_covariance")
     needs_batch = True
 
@@ -214,62 +211,57 @@ class DecorrelatedBatchNorm(
     # -- CUDA ----------------------------------------------------------------------------------------------
 
     def forward_cuda(self, t):
-        shape, constants = flat_view(t)
-        x, y = t.x.reshape(shape), t.y.reshape(shape)
-        channels, matrices = t.mean.size, t.first.shape[:2]
-        count = x.size // channels
-        z, out = t.device.scratch(2 * 8 * x.size).view("float64").reshape(2, channels, count)
-        center = center_cuda.with_constants(**constants)
+        passes, shape, x, y = self._on_cuda(t, t.x, t.y)
+        matrices = t.first.shape[:2]
+        z, out = t.device.scratch(2 * 8 * x.size).view("float64").reshape(2, *matrices, x.size // t.mean.size)
         if t.training:
-            self._count(t)
-            sums = channel_sums_cuda.with_constants(**constants)
-            sums[t, (channels, THREADS)](x, t.sums[0], t.mean, True)
-            center[t, x.size](x, t.mean, z, True)
-            part = z.reshape(*matrices, count)
-            t.device.matmul(part, part.transpose(0, 2, 1), t.cross[0])
+            count = self._count(t)
+            passes.sum_channels(t, shape, x, True)
+            passes.center(t, shape, x, z, True)
+            t.device.matmul(z, z.transpose(0, 2, 1), t.cross[0])
             self._use_batch(t, count)
         else:
             self._use_running(t)
-            center[t, x.size](x, t.mean, z, True)
+            if x.size:
+                passes.center(t, shape, x, z, True)
         t.device.eigh(t.first, t.values, t.vectors)
-        root_cuda[t, channels](t.values, t.vectors, t.root, np.float64(self.eps))
+        root_cuda[t, t.mean.size](t.values, t.vectors, t.root, np.float64(self.eps))
         if x.size:
-            t.device.matmul(t.root, z.reshape(*matrices, count), out.reshape(*matrices, count))
-            store_cuda.with_constants(**constants)[t, x.size](out, y, *self._parameters(t))
+            t.device.matmul(t.root, z, out)
+            passes.store(t, shape, out, out[:0], y, *self._parameters(t))
 
     def backward_cuda(self, t):
-        shape, constants = flat_view(t)
-        x, dy = t.x.reshape(shape), t.dy.reshape(shape)
+        passes, shape, x, dy = self._on_cuda(t, t.x, t.dy)
         channels, matrices = t.mean.size, t.first.shape[:2]
-        count = x.size // channels
-        share = np.float64(1.0 / max(1, count) if t.training else 0.0)
-        z, g, a, b = t.device.scratch(4 * 8 * x.size).view("float64").reshape(4, channels, count)
-        center = center_cuda.with_constants(**constants)
+        share = np.float64(channels / max(1, x.size) if t.training else 0.0)
+        z, g, a, b = (
+            t.device.scratch(4 * 8 * x.size).view("float64").reshape(4, *matrices, x.size // channels)
+        )
         t.sums[0], t.cross[0] = 0.0, 0.0
         if x.size:
-            sums = channel_sums_cuda.with_constants(**constants)
-            sums[t, (channels, THREADS)](dy, t.sums[0], t.mean, False)
-            center[t, x.size](x, t.mean, z, True)
-            center[t, x.size](dy, t.mean, g, False)
-            z, g, a, b = (v.reshape(*matrices, count) for v in (z, g, a, b))
+            passes.sum_channels(t, shape, dy, False)
+            passes.center(t, shape, x, z, True)
+            passes.center(t, shape, dy, g, False)
             t.device.matmul(g, z.transpose(0, 2, 1), t.cross[0])
         gamma, _ = self._parameters(t)
         self._parameter_gradients(t)
         if t.dx is None or not x.size:
             return
-        cross = t.cross[0]
         if t.training:
-            first_cuda[t, channels](cross, t.vectors, gamma, t.first)
+            first_cuda[t, channels](t.cross[0], t.vectors, gamma, t.first)
             second_cuda[t, channels](t.first, t.values, t.vectors, t.second, np.float64(self.eps))
             product_cuda[t, channels](t.vectors, t.second, t.first)
         small = (t.first, t.vectors, t.root, gamma, t.sums[0], t.through, t.along, t.offset)
         finish_cuda[t, channels](*small, share)
         t.device.matmul(t.through, g, a)
         t.device.matmul(t.along, z, b)
-        store = store_sum_cuda.with_constants(**constants)
-        store[t, x.size](
-            a.reshape(channels, count), b.reshape(channels, count), t.offset, t.dx.reshape(shape)
-        )
+        passes.store(t, shape, a, b, t.dx.reshape(-1), gamma[:0], t.offset)
+
+    def _on_cuda(self, t, *arrays):
+        """The passes over the data, the shape that they know, and arrays as they take them."""
+        shape, constants = flat_view(t)
+        passes = whitening_rows_cuda if constants["LAST"] else whitening_planes_cuda
+        return passes, shape, *(a.reshape(-1) for a in arrays)
 
     def reference(self, x, running_mean, running_covariance, gamma=None, beta=None, training=True, **_):
         """Whitening by the inverse of the matrix square root that Denman and Beavers' iteration gives."""

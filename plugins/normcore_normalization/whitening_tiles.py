@@ -1,19 +1,13 @@
-"""Passes of decorrelated_batch_norm over the data. x (A, C, L) channels first or (A, L, C) channels last.
+"""Passes of decorrelated_batch_norm over the data on the CPU. x (A, C, L) channels first or (A, L, C) channels last.
 
-On the CPU a tile of positions is centered in float64, channel by channel, in the cache; products are sums over a tile.
-On CUDA the centered data are (C, A * L) float64 in memory and the products are the device's library's.
+A tile of positions is centered in float64, channel by channel, in the cache; products are sums over a tile.
 """
 
 import math
 
-import numpy as np
-
-from normcore.kernels import cpu, cu, cuda, inline, prange, real, wide
-from normcore.kernels.warps import block_sum
+from normcore.kernels import cpu, inline, prange, real, wide
 
 TILE = 128
-THREADS = 256
-WARPS = THREADS // 32
 LAST = False  # a constant of each kernel: channels last
 
 
@@ -196,78 +190,6 @@ def input_gradient(x, dy, zero, mean, through, along, offset, z, dx):
                     add_scaled(z[task, 1, k * d + j], through[k, c - k * d, j], line)
                     add_scaled(z[task, 0, k * d + j], along[k, c - k * d, j], line)
                 store(line, dx, n, lo, hi, c, wide(1), wide(0))
-
-
-# -- CUDA --------------------------------------------------------------------------------------------------
-
-
-@inline
-def element(x, c, q):
-    """Number q of channel c."""
-    if LAST:
-        n = q // x.shape[1]
-        return x[n, q - n * x.shape[1], c]
-    n = q // x.shape[2]
-    return x[n, c, q - n * x.shape[2]]
-
-
-@cuda
-def channel_sums_cuda(x, sums, mean, averaging):
-    """A block a channel: sums = its sum; where `averaging`, mean = its mean too."""
-    scratch = cu.shared.array(WARPS, np.float64)
-    c = cu.blockIdx.x
-    count = x.size // sums.size
-    first = wide(element(x, c, 0)) if averaging else wide(0)
-    total = wide(0)
-    for q in range(cu.threadIdx.x, count, cu.blockDim.x):
-        total += wide(element(x, c, q)) - first
-    total = block_sum(total, scratch)
-    if cu.threadIdx.x == 0:
-        sums[c] = total
-        if averaging:
-            mean[c] = first + total / wide(count)
-
-
-@cuda
-def center_cuda(x, mean, z, centering):
-    """z (C, M) float64 = x, minus the means where `centering`."""
-    for i in range(cu.grid(1), z.size, cu.gridsize(1)):
-        c = i // z.shape[1]
-        q = i - c * z.shape[1]
-        z[c, q] = wide(element(x, c, q)) - (mean[c] if centering else wide(0))
-
-
-@cuda
-def store_cuda(z, y, gamma, beta):
-    """y = gamma z + beta; z (C, M)."""
-    count = z.shape[1]
-    for i in range(cu.grid(1), z.size, cu.gridsize(1)):
-        c = i // count
-        q = i - c * count
-        a = wide(gamma[c]) if gamma.size > 0 else wide(1)
-        b = wide(beta[c]) if beta.size > 0 else wide(0)
-        v = real(a * z[c, q] + b)
-        if LAST:
-            n = q // y.shape[1]
-            y[n, q - n * y.shape[1], c] = v
-        else:
-            n = q // y.shape[2]
-            y[n, c, q - n * y.shape[2]] = v
-
-
-@cuda
-def store_sum_cuda(a, b, offset, dx):
-    count = a.shape[1]
-    for i in range(cu.grid(1), a.size, cu.gridsize(1)):
-        c = i // count
-        q = i - c * count
-        v = real(wide(a[c, q]) + b[c, q] + offset[c])  # all float64 already
-        if LAST:
-            n = q // dx.shape[1]
-            dx[n, q - n * dx.shape[1], c] = v
-        else:
-            n = q // dx.shape[2]
-            dx[n, c, q - n * dx.shape[2]] = v
 
 
 def flat_view(t):

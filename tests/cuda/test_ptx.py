@@ -148,6 +148,7 @@ STREAMS = {
     "dynamic_tanh": ((64, 768), {}),
     "local_response_norm": ((4, 32, 8, 8), {}),
     "lp_norm": ((4, 16, 4, 8), {}),
+    "decorrelated_batch_norm": ((4, 16, 4, 8), {}),
 }
 # Kernels that read x again, element by element, where float32 sums cannot be trusted; and local_response_norm's over
 # channels last, whose windows begin anywhere.
