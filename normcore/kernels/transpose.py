@@ -8,14 +8,22 @@ from typing import Any
 import numpy as np
 
 from normcore.kernels import cpu, cu, cuda, inline, prange, real
+from normcore.kernels.streaming import LINE_BYTES, STREAM_BLOCK, first_stop, leaves_cache
 from normcore.kernels.tile import VECTOR_BYTES
-from normcore.kernels.vector_moves import transpose_block
+from normcore.kernels.vector_moves import transpose_block_past
 from normcore.op import Shape
 
 TILE = 32  # of CUDA: 32 x 32 float32 are 4 KB on each side
 PADDED = TILE + 1  # one more column in shared memory keeps the elements of a column in different banks
 NARROW = 8  # a CUDA tile with fewer rows or columns leaves most of a warp idle
 LONG, SHORT = 64, 256  # of a CPU tile, along the longer and the shorter side: runs of several lines on both
+
+
+@inline
+def fills_lines(y, to, pitch):
+    """Whether rows of y as long as a vector are whole cache lines, and to be written around the caches."""
+    lines = VECTOR_BYTES == LINE_BYTES and leaves_cache(y) and first_stop(y) == STREAM_BLOCK
+    return lines and to * y.itemsize % LINE_BYTES == 0 and pitch * y.itemsize % LINE_BYTES == 0
 
 
 @inline
@@ -26,11 +34,13 @@ def turn(x, at, apart, y, to, pitch, rows, columns):
     """
     n = VECTOR_BYTES // x.itemsize
     if rows >= n and columns >= n:
+        past = fills_lines(y, to, pitch)
         for j in range(0, columns, n):
             c = min(j, columns - n)
             for i in range(0, rows, n):
                 r = min(i, rows - n)
-                transpose_block(y, to + c * pitch + r, pitch, x, at + r * apart + c, apart)
+                place, of = to + c * pitch + r, at + r * apart + c
+                transpose_block_past(y, place, pitch, x, of, apart, past and r == i)
     else:
         for j in range(columns):
             for i in range(rows):

@@ -5,6 +5,7 @@
     clear_run(target, target_at, count)                         zeros
     transpose_block(target, target_at, target_stride, source, source_at, source_stride)
         target[j, i] = source[i, j] for one block of lanes x lanes elements
+    transpose_block_past(..., past)             the same; past: around the caches, where each row of the block is a cache line
     transpose_integers(..., beside)             the same of integers, in blocks as large as vectors of the array `beside`
 
 In compiled kernels the first three are calls of one small function each, which keeps kernels quick to compile;
@@ -17,6 +18,7 @@ import numpy as np
 from llvmlite import ir
 
 from normcore.kernels.lowered import I32, Lowered, address_of, call_small, element_of, loop, number
+from normcore.kernels.streaming import around_caches
 from normcore.kernels.tile import VECTOR_BYTES, lanes
 
 
@@ -77,18 +79,33 @@ def _emit_clear(context: Any, builder: Any, signature: Any, values: Any) -> None
 
 
 def _emit_transpose(context: Any, builder: Any, signature: Any, values: Any) -> None:
-    """Blocks are as large as vectors of the array, or of the array that stands last."""
-    types = signature.args
+    element, size = element_of(signature.args[0])
+    vector = ir.VectorType(element, lanes(size))
+    _transpose(builder, vector, size, *_places(context, builder, signature, values), None)
+
+
+def _emit_transpose_past(context: Any, builder: Any, signature: Any, values: Any) -> None:
+    element, size = element_of(signature.args[0])
+    vector = ir.VectorType(element, lanes(size))
+    _transpose(builder, vector, size, *_places(context, builder, signature, values), values[6])
+
+
+def _emit_transpose_integers(context: Any, builder: Any, signature: Any, values: Any) -> None:
+    """Blocks are as large as vectors of the array that stands last."""
+    size = signature.args[0].dtype.bitwidth // 8
+    vector = ir.VectorType(ir.IntType(8 * size), lanes(signature.args[-1].dtype.bitwidth // 8))
+    _transpose(builder, vector, size, *_places(context, builder, signature, values), None)
+
+
+def _places(context: Any, builder: Any, signature: Any, values: Any) -> tuple[Any, Any]:
+    """Address and stride of the target, and of the source."""
     target, target_at, target_stride, source, source_at, source_stride = values[:6]
-    size = types[0].dtype.bitwidth // 8
-    element = ir.IntType(8 * size) if len(values) > 6 else element_of(types[0])[0]
-    to = address_of(context, builder, types[0], target, target_at)
-    of = address_of(context, builder, types[3], source, source_at)
-    n = lanes(types[-1 if len(values) > 6 else 0].dtype.bitwidth // 8)
-    _transpose(builder, ir.VectorType(element, n), n, size, (to, target_stride), (of, source_stride))
+    to = address_of(context, builder, signature.args[0], target, target_at)
+    of = address_of(context, builder, signature.args[3], source, source_at)
+    return (to, target_stride), (of, source_stride)
 
 
-def _transpose(builder: Any, vector: Any, n: int, size: int, target: Any, source: Any) -> None:
+def _transpose(builder: Any, vector: Any, size: int, target: Any, source: Any, past: Any) -> None:
     """Stage d swaps blocks of d x d: row i takes from row i + d what lies on the other side of the diagonal."""
 
     def pointer(place: tuple[Any, Any], i: int) -> Any:
@@ -96,6 +113,7 @@ def _transpose(builder: Any, vector: Any, n: int, size: int, target: Any, source
         offset = builder.mul(stride, number(i * size))
         return builder.inttoptr(builder.add(base, offset), vector.as_pointer())
 
+    n = vector.count
     rows = [builder.load(pointer(source, i), align=size) for i in range(n)]
     distance = 1
     while distance < n:
@@ -108,8 +126,18 @@ def _transpose(builder: Any, vector: Any, n: int, size: int, target: Any, source
                 rows[i] = builder.shuffle_vector(first, second, upper_mask)
                 rows[i + distance] = builder.shuffle_vector(first, second, lower_mask)
         distance *= 2
-    for i, row in enumerate(rows):
-        builder.store(row, pointer(target, i), align=size)
+    places = [pointer(target, i) for i in range(n)]
+    if past is None:
+        for row, place in zip(rows, places, strict=True):
+            builder.store(row, place, align=size)
+        return
+    with builder.if_else(past) as (streamed, cached):
+        with streamed:
+            for row, place in zip(rows, places, strict=True):
+                around_caches(builder, builder.store(row, place, align=n * size))
+        with cached:
+            for row, place in zip(rows, places, strict=True):
+                builder.store(row, place, align=size)
 
 
 def _python_copy(target, target_at, source, source_at, count):
@@ -125,8 +153,12 @@ def _python_strided(target, target_at, target_stride, source, source_at, source_
     target[target_at + i * target_stride] = source[source_at + i * source_stride]
 
 
-def _python_transpose(target, target_at, target_stride, source, source_at, source_stride, beside=None):
-    n = np.arange(lanes((target if beside is None else beside).itemsize))
+def _python_transpose(target, target_at, target_stride, source, source_at, source_stride, past=False):
+    _python_transpose_integers(target, target_at, target_stride, source, source_at, source_stride, target)
+
+
+def _python_transpose_integers(target, target_at, target_stride, source, source_at, source_stride, beside):
+    n = np.arange(lanes(beside.itemsize))
     target[target_at + n[:, None] * target_stride + n] = source[source_at + n[:, None] + n * source_stride]
 
 
@@ -134,4 +166,7 @@ copy_run = Lowered("copy_run", "aiaii", _python_copy, _emit_copy)
 copy_strided = Lowered("copy_strided", "aiiaiii", _python_strided, _emit_strided)
 clear_run = Lowered("clear_run", "aii", _python_clear, _emit_clear)
 transpose_block = Lowered("transpose_block", "aiiaii", _python_transpose, _emit_transpose)
-transpose_integers = Lowered("transpose_integers", "aiiaiia", _python_transpose, _emit_transpose)
+transpose_block_past = Lowered("transpose_block_past", "aiiaiib", _python_transpose, _emit_transpose_past)
+transpose_integers = Lowered(
+    "transpose_integers", "aiiaiia", _python_transpose_integers, _emit_transpose_integers
+)

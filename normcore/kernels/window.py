@@ -33,7 +33,7 @@ def _emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
 
 
 def _type(x: Any, lo: Any, hi: Any) -> Any:
-    return types.Array(x.dtype, 1, "C", readonly=not x.mutable)
+    return types.Array(x.dtype, 1, "C", readonly=not x.mutable, aligned=x.aligned)
 
 
 def _python(x: np.ndarray, lo: int, hi: int) -> np.ndarray:

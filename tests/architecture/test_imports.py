@@ -75,6 +75,7 @@ FLOORS = [
     ["normcore.op", "normcore.shapes"],
     ["normcore.registry", "normcore.layout", "normcore.weights_file"],
     ["normcore.kernels"],
+    ["normcore.elementwise_loop"],
     ["normcore.derivation", "normcore.elementwise_kernels"],
     ["normcore.elementwise_ops", "normcore.devices", "normcore.random"],
     ["normcore.elementwise_learnable", "normcore.templates"],
