@@ -4,12 +4,8 @@ from normcore.kernels import cpu, inline, prange, real, wide
 from normcore.kernels.line_by_line import line_by_line
 from normcore.kernels.prefetch import prefetch_lines
 from normcore.kernels.streaming import (
-    STREAM_BLOCK,
     either_way,
-    first_stop,
     leaves_cache,
-    stack_block,
-    stream_run,
 )
 from normcore.kernels.unaliased import unaliased
 from normcore_normalization.lp_scalars import KIND, inverse, norm_of, share, slope_at, term, ties
@@ -37,15 +33,7 @@ def scale(x, y, factor):
         y[i] = x[i] * factor
 
 
-@inline(force=True)
-def stream_scaled(x, y, factor):
-    """scale around the caches."""
-    block = stack_block(y)
-    lo, hi = 0, first_stop(y)
-    while lo < y.size:
-        scale(x[lo:hi], block[: hi - lo], factor)
-        stream_run(y, lo, block, hi - lo)
-        lo, hi = hi, min(y.size, hi + STREAM_BLOCK)
+scale_part = either_way(scale, ["x"], ["y"])
 
 
 def strip_of(shape):
@@ -86,17 +74,14 @@ def clear(a, value):
 @cpu
 def forward_rows(x, rows, y, norm, p, eps):
     """x (A, M, 1), rows: x as (A, M); y (A, M), norm (A, 1) float64."""
-    count = x.shape[1]
+    count, far = x.shape[1], leaves_cache(y)
     for a in prange(x.shape[0]):
         total = wide(0)
         if KIND == 1 or KIND == 2:
             for lo in range(0, count, BLOCK):
                 total += wide(terms(rows[a, lo : min(count, lo + BLOCK)]))
         norm[a, 0] = norm_of(x, a, 0, p, total)
-        if leaves_cache(y):
-            stream_scaled(rows[a], y[a], inverse(norm[a, 0], eps))
-        else:
-            scale(rows[a], y[a], inverse(norm[a, 0], eps))
+        scale_part(rows[a], y[a], inverse(norm[a, 0], eps), far)
 
 
 @cpu
