@@ -32,9 +32,7 @@ from normcore.measuring.timer import Timing, calls_a_round, interleave, joined
 
 DIRECTIONS = ("forward", "backward")
 MOST_SETS = 8
-PLACES = (
-    4  # at which a row's arrays lie in turn: the same call can take 1.5 times as long elsewhere in memory
-)
+PLACES = 4  # at which a row's arrays lie in turn: elsewhere the same call can take 1.5 times as long
 
 
 @dataclass(frozen=True)

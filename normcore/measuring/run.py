@@ -73,6 +73,7 @@ def run(
     """
     bench, missed = Bench(settings), list(left_out)
     rows: list[dict[str, Any]] = []
+    timed: list[BenchCase] = []
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     total = len(cases) + first_calls
     for number, case in enumerate(cases):
@@ -81,6 +82,7 @@ def run(
         )
         try:
             rows += [_labelled(row, case) for row in bench.rows(case)]
+            timed.append(case)
         except MemoryBudgetError as fault:
             missed.append(str(fault))
         except UsageError as fault:
@@ -93,7 +95,7 @@ def run(
             rows += [_labelled(row, case) for row in bench.broken(case, f"{type(fault).__name__}: {fault}")]
     if first_calls:
         progress(len(cases), total, "first calls, in processes of their own")
-        _add_first_calls(cases, rows)
+        _add_first_calls(timed, rows)  # not of what does not fit into memory, or failed
     progress(total, total, "")
     used = [devices.get(name) for name in dict.fromkeys(case.device for case in cases)]
     about = machine.describe(used)

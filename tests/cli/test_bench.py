@@ -124,6 +124,15 @@ def test_bad_usage(normcore, arguments, words):
     assert words in found.err
 
 
+def test_what_does_not_fit_into_memory_is_left_out_and_said(normcore):
+    """Of it no first call is timed either: that would ask for the memory in another process."""
+    found = normcore(
+        "bench", "relu", "--shape", "10000000x1000000", "--direction", "forward", "--device", "cpu"
+    )
+    assert found.status == 0, found.err
+    assert "left out: relu 10000000x1000000 needs about" in found.out and "smaller" in found.out
+
+
 def test_a_compared_file_that_is_none(normcore, tmp_path):
     (tmp_path / "x.json").write_text("{}", encoding="utf-8")
     found = normcore("bench", "relu", "--compare", "x.json")
