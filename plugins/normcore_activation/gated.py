@@ -9,12 +9,19 @@ op of that name.
 from typing import NamedTuple
 
 from normcore import Op, ParameterError, Plan, ShapeError, Tensor
+from normcore.elementwise_kernels import Scalars
+from normcore.elementwise_loop import is_light
 from normcore.kernels import CudaKernel, Kernel, cpu, cu, cuda, inline, prange
 from normcore.kernels.function import Function, read
+from normcore.kernels.prefetch import prefetch_lines
+from normcore.kernels.streaming import STREAM_BLOCK, either_way, leaves_cache
+from normcore.kernels.window import window
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_activation.over_axis import logical_axis, physical_axis, split
 
 CHUNK = 16384  # outputs a task takes: 64 KB of float32
+SHORT = 1024  # outputs of a run whose halves the processor does not foresee, for it reads them a line of each in turn
+AHEAD = 2048  # numbers: how far ahead of short runs x is asked for
 
 SAMPLES = (
     Sample("channels of a feature map", shape=(2, 6, 3, 7)),
@@ -45,16 +52,18 @@ class GatedKernels(NamedTuple):
     backward_cuda: CudaKernel
 
 
-def inlined(function: Function) -> Function:
-    """An elementwise op's scalar function, inlined whatever its size: a call left in a loop keeps it from vectorizing."""
-    assert function.python is not None
-    return read(function.python, function.name, scalar=True, force=True)
+def gated_kernels(scalars: Scalars, *parameters: float) -> GatedKernels:
+    """Kernels of y = a gate(b) with da = dy gate(b), db = dy a slope(b, gate(b)).
 
-
-def gated_kernels(gate, slope) -> GatedKernels:
-    """Kernels of y = a gate(b) with da = dy gate(b), db = dy a slope(b, gate(b)). Both are inline functions."""
-
-    gate.force = slope.force = True  # see inlined
+    scalars: the gate, an elementwise op's; parameters: their values, in its order.
+    """
+    value, derivative = inlined(scalars.forward), inlined(scalars.derivatives[0])
+    given = "".join(f", {p!r}" for p in parameters)
+    gate = Function("gate", f"def gate(b):\n    return value(b{given})\n", {"value": value}, force=True)
+    slope = Function(
+        "slope", f"def slope(b, v):\n    return of(b, v{given})\n", {"of": derivative}, force=True
+    )
+    light = is_light(value)  # then memory is what a pass waits for, see elementwise_loop
 
     @inline
     def forward_run(a, b, y):
@@ -68,30 +77,44 @@ def gated_kernels(gate, slope) -> GatedKernels:
             da[i] = dy[i] * v
             db[i] = dy[i] * a[i] * slope(b[i], v)
 
-    @cpu
-    def gated_forward(x, y):
-        length = y.shape[1]
-        pieces = (length + CHUNK - 1) // CHUNK
-        group = max(1, CHUNK // length)  # short runs share a task
-        for task in prange((y.shape[0] + group - 1) // group * pieces):
-            first = task // pieces * group
-            lo = task % pieces * CHUNK
-            hi = min(length, lo + CHUNK)
-            for o in range(first, min(y.shape[0], first + group)):
-                forward_run(x[o, 0, lo:hi], x[o, 1, lo:hi], y[o, lo:hi])
+    forward_part = either_way(forward_run, read=["a", "b"], written=["y"])
+    backward_part = either_way(backward_run, read=["a", "b", "dy"], written=["da", "db"])
 
     @cpu
-    def gated_backward(x, dy, dx):
-        length = dy.shape[1]
+    def gated_forward(x, y, length):
         pieces = (length + CHUNK - 1) // CHUNK
-        group = max(1, CHUNK // length)
-        for task in prange((dy.shape[0] + group - 1) // group * pieces):
+        group = max(1, CHUNK // length)  # short runs share a task
+        outer = y.size // length
+        far = light and length >= STREAM_BLOCK and leaves_cache(y)
+        for task in prange((outer + group - 1) // group * pieces):
             first = task // pieces * group
             lo = task % pieces * CHUNK
             hi = min(length, lo + CHUNK)
-            for o in range(first, min(dy.shape[0], first + group)):
-                a, b = x[o, 0, lo:hi], x[o, 1, lo:hi]
-                backward_run(a, b, dy[o, lo:hi], dx[o, 0, lo:hi], dx[o, 1, lo:hi])
+            for o in range(first, min(outer, first + group)):
+                at, beside = 2 * o * length, (2 * o + 1) * length
+                if length <= SHORT:
+                    prefetch_lines(x, at + AHEAD, 2 * length)
+                a, b = window(x, at + lo, at + hi), window(x, beside + lo, beside + hi)
+                forward_part(a, b, window(y, o * length + lo, o * length + hi), far)
+
+    @cpu
+    def gated_backward(x, dy, dx, length):
+        pieces = (length + CHUNK - 1) // CHUNK
+        group = max(1, CHUNK // length)
+        outer = dy.size // length
+        far = light and length >= STREAM_BLOCK and leaves_cache(dx)
+        for task in prange((outer + group - 1) // group * pieces):
+            first = task // pieces * group
+            lo = task % pieces * CHUNK
+            hi = min(length, lo + CHUNK)
+            for o in range(first, min(outer, first + group)):
+                at, beside = 2 * o * length, (2 * o + 1) * length
+                if length <= SHORT:
+                    prefetch_lines(x, at + AHEAD, 2 * length)
+                    prefetch_lines(dy, o * length + AHEAD // 2, length)
+                a, b = window(x, at + lo, at + hi), window(x, beside + lo, beside + hi)
+                da, db = window(dx, at + lo, at + hi), window(dx, beside + lo, beside + hi)
+                backward_part(a, b, window(dy, o * length + lo, o * length + hi), da, db, far)
 
     @cuda
     def gated_forward_cuda(x, y):
@@ -114,6 +137,12 @@ def gated_kernels(gate, slope) -> GatedKernels:
             dx[o, 1, i] = g * x[o, 0, i] * slope(b, v)
 
     return GatedKernels(gated_forward, gated_backward, gated_forward_cuda, gated_backward_cuda)
+
+
+def inlined(function: Function) -> Function:
+    """An elementwise op's scalar function, inlined whatever its size: a call left in a loop keeps it from vectorizing."""
+    assert function.python is not None
+    return read(function.python, function.name, scalar=True, force=True)
 
 
 class Gated(Op):
@@ -140,14 +169,14 @@ class Gated(Op):
         return Plan(y=y, flops=self.cost * x.size // 2)
 
     def forward_cpu(self, t):
-        x, y = self._halves(t, t.x, t.y)
-        if y.size:
-            self.kernels.forward[t](x, y)
+        if t.y.size:
+            length = self._length(t, t.y)
+            self.kernels.forward[t](t.x.reshape(-1), t.y.reshape(-1), length)
 
     def backward_cpu(self, t):
         if t.dx is not None and t.dx.size:
-            x, dy, dx = self._halves(t, t.x, t.dy, t.dx)
-            self.kernels.backward[t](x, dy, dx)
+            length = self._length(t, t.dy)
+            self.kernels.backward[t](t.x.reshape(-1), t.dy.reshape(-1), t.dx.reshape(-1), length)
 
     def forward_cuda(self, t):
         x, y = self._halves(t, t.x, t.y)
@@ -159,12 +188,15 @@ class Gated(Op):
             x, dy, dx = self._halves(t, t.x, t.dy, t.dx)
             self.kernels.backward_cuda[t, dy.size](x, dy, dx)
 
+    def _length(self, t, y):
+        """L: how many numbers of y lie together."""
+        _, size, inner = split(y.shape, physical_axis(self.axis % y.ndim, y.ndim, t.format))
+        return size * inner
+
     def _halves(self, t, x, y, *more):
         """Arrays like x as (O, 2, L), the one like y as (O, L)."""
-        axis = physical_axis(self.axis % y.ndim, y.ndim, t.format)
-        outer, size, inner = split(y.shape, axis)
-        whole = (outer, 2, size * inner)
-        return x.reshape(whole), y.reshape(outer, size * inner), *(a.reshape(whole) for a in more)
+        length = self._length(t, y)
+        return x.reshape(-1, 2, length), y.reshape(-1, length), *(a.reshape(-1, 2, length) for a in more)
 
     def reference(self, x, **arrays):
         a, b = np_halves(x, self.axis)

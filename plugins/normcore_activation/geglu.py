@@ -6,28 +6,14 @@ Shapes: x any, of one axis or more; the axis has an even number of entries, else
 float32 and float64. NaN and infinities as in gelu (gelu.py), then as the product has them.
 """
 
-from normcore.kernels import inline
-from normcore_activation.gated import Gated, gated_kernels, inlined
+from normcore_activation.gated import Gated, gated_kernels
 from normcore_activation.gelu import gelu
-
-_scalars = gelu.scalars["none"]
-_value, _slope = inlined(_scalars.forward), inlined(_scalars.derivatives[0])
-
-
-@inline
-def gate(b):
-    return _value(b)
-
-
-@inline
-def slope(b, v):
-    return _slope(b, v)
 
 
 class Geglu(Gated, name="geglu", source="Shazeer 2020, arXiv:2002.05202"):
     """y = first half * gelu(second half) of `axis` (1: channels), with the exact gelu."""
 
-    kernels = gated_kernels(gate, slope)
+    kernels = gated_kernels(gelu.scalars["none"])
     cost = 64
 
     def gate_reference(self, b):

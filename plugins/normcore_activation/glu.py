@@ -6,28 +6,14 @@ Shapes: x any, of one axis or more; the axis has an even number of entries, else
 float32 and float64. NaN and infinities as in the sigmoid, then as the product has them.
 """
 
-from normcore.kernels import inline
-from normcore_activation.gated import Gated, gated_kernels, inlined
+from normcore_activation.gated import Gated, gated_kernels
 from normcore_activation.sigmoid import sigmoid
-
-_scalars = sigmoid.scalars[""]
-_value, _slope = inlined(_scalars.forward), inlined(_scalars.derivatives[0])
-
-
-@inline
-def gate(b):
-    return _value(b)
-
-
-@inline
-def slope(b, v):
-    return _slope(b, v)
 
 
 class Glu(Gated, name="glu", source="Dauphin, Fan, Auli and Grangier 2017, arXiv:1612.08083"):
     """y = first half * sigmoid(second half) of `axis` (1: channels)."""
 
-    kernels = gated_kernels(gate, slope)
+    kernels = gated_kernels(sigmoid.scalars[""])
 
     def gate_reference(self, b):
         return sigmoid().reference(b)

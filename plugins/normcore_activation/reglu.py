@@ -6,28 +6,14 @@ Shapes: x any, of one axis or more; the axis has an even number of entries, else
 float32 and float64. NaN and infinities as in relu, then as the product has them.
 """
 
-from normcore.kernels import inline
-from normcore_activation.gated import Gated, gated_kernels, inlined
+from normcore_activation.gated import Gated, gated_kernels
 from normcore_activation.relu import relu
-
-_scalars = relu.scalars[""]
-_value, _slope = inlined(_scalars.forward), inlined(_scalars.derivatives[0])
-
-
-@inline
-def gate(b):
-    return _value(b)
-
-
-@inline
-def slope(b, v):
-    return _slope(b, v)
 
 
 class Reglu(Gated, name="reglu", source="Shazeer 2020, arXiv:2002.05202"):
     """y = first half * relu(second half) of `axis` (1: channels)."""
 
-    kernels = gated_kernels(gate, slope)
+    kernels = gated_kernels(relu.scalars[""])
     cost = 4
 
     def gate_reference(self, b):
