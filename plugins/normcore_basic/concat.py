@@ -14,10 +14,15 @@ import numpy as np
 
 from normcore import Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels import cpu, cu, cuda, prange
+from normcore.kernels.prefetch import prefetch_lines
+from normcore.kernels.streaming import LINE_BYTES, leaves_cache, stream_run
 from normcore.kernels.vector_moves import copy_run
+from normcore.kernels.window import window
 from normcore.testing.samples import ErrorSample, Sample
 
 PIECE = 16384  # numbers a parallel task copies: 64 KB of float32
+SHORT = 1024  # numbers of a run after which the processor does not foresee where the next one lies
+AHEAD = 2048  # numbers: how far ahead of short runs they are asked for
 
 
 @cpu
@@ -25,12 +30,17 @@ def _place(x, y, offset, rows, width, y_width):
     """x (rows, width) into columns offset .. offset + width of y (rows, y_width), both flat."""
     together = max(1, PIECE // max(1, width))  # short runs: several to a task
     pieces = (width + PIECE - 1) // PIECE  # long runs: several tasks each
+    line = LINE_BYTES // y.itemsize
+    far = leaves_cache(y) and width % line == 0 and offset % line == 0 and y_width % line == 0
     for j in prange((rows + together - 1) // together * pieces):
         block = np.int64(j) // pieces
         lo = (np.int64(j) - block * pieces) * PIECE
         hi = min(width, lo + PIECE)
         for r in range(block * together, min(rows, block * together + together)):
-            copy_run(y, r * y_width + offset + lo, x, r * width + lo, hi - lo)
+            if far:
+                stream_run(y, r * y_width + offset + lo, window(x, r * width + lo, r * width + hi), hi - lo)
+            else:
+                copy_run(y, r * y_width + offset + lo, x, r * width + lo, hi - lo)
 
 
 @cpu
@@ -43,6 +53,8 @@ def _cut(y, x, offset, rows, width, y_width):
         lo = (np.int64(j) - block * pieces) * PIECE
         hi = min(width, lo + PIECE)
         for r in range(block * together, min(rows, block * together + together)):
+            if width <= SHORT:
+                prefetch_lines(y, (r + AHEAD // width) * y_width + offset, width)
             copy_run(x, r * width + lo, y, r * y_width + offset + lo, hi - lo)
 
 
