@@ -20,6 +20,8 @@ from normcore.kernels.gather import (
     sum_squares,
     sum_weighted,
 )
+from normcore.kernels.prefetch import NEXT, prefetch_lines
+from normcore.kernels.streaming import leaves_cache
 from normcore_pooling.links import runs
 
 TASKS = 64  # more than any desktop has threads
@@ -115,6 +117,8 @@ def reduce_positions(
     tasks = scratch.shape[0]
     share = (units + tasks - 1) // tasks
     block = (channels + blocks - 1) // blocks
+    # A row's sources lie apart, which the processor does not foresee. Around the caches it is busy enough with y.
+    asked = x.size > 2 * NEXT and blocks == 1 and not leaves_cache(y)
     for task in prange(tasks):
         own, weight = scratch[task], weights[task]
         places, taps = own[2], own[3]
@@ -126,6 +130,9 @@ def reduce_positions(
             n = row // target[1] // target[0]
             rows = row_terms(d, h, source[1], source[2], tables, at, own)
             origin = n * source[0] * source[1] * source[2] * channels + c
+            if asked and rows * source[2] * channels <= NEXT // 2:
+                for r in range(rows):
+                    prefetch_lines(x, origin + own[0, r] * channels, source[2] * channels)
             for k in range(at[9], at[9] + 5 * runs, 5):
                 w = tables[k]
                 terms = position_terms(w, rows, origin, channels, tables, at, own)

@@ -9,6 +9,7 @@ import numpy as np
 from normcore import Array
 from normcore.kernels import cpu, inline, prange, real, wide
 from normcore.kernels.gather import sum_divided, sum_squares
+from normcore.kernels.prefetch import NEXT, prefetch_lines
 from normcore_pooling.max_planes import clear
 
 PART = 1024  # positions of a task
@@ -53,6 +54,8 @@ def sum_maps(x, y, places, divisor, partial, batch, positions, channels, parts, 
         n = j // parts
         low = (j - n * parts) * PART
         count, some = min(PART, positions - low), min(block, channels - c)
+        if x.size > 2 * NEXT and blocks == 1:  # rows of channels far apart, which the processor does not foresee
+            prefetch_lines(x, (n * positions + low) * channels, count * channels)
         part = x[(n * positions + low) * channels + c :]
         if parts == 1:
             sum_part(part, y, j * channels + c, places, divisor, count, some)
