@@ -16,7 +16,7 @@ from normcore.errors import NormcoreError
 from normcore.kernels import store
 from normcore.kernels.function import Function, Inline, read
 from normcore.kernels.packs import PACK_BYTES
-from normcore.kernels.source import Writer
+from normcore.kernels.source import UNCOUNTED, Writer
 from normcore.storage import array_dtype
 
 
@@ -153,7 +153,7 @@ class Kernel:
 
     def function_of(self, variant: Variant) -> Callable[..., None]:
         """The function itself, for other threads than the one that may be in `compile_only` or `recording`."""
-        return store.load(self.__name__, self.text(variant), variant.compiled).kernel  # type: ignore[no-any-return]
+        return self._module(variant)[0].kernel  # type: ignore[no-any-return]
 
     def text(self, variant: Variant) -> str:
         """The generated module's source."""
@@ -187,21 +187,46 @@ class Kernel:
             opening = self._opening[variant] = self._open(variant)
         return opening
 
+    def _module(self, variant: Variant) -> tuple[Any, str]:
+        """The module, and the text that must be compiled instead if the kernel turns out to make arrays, or "".
+
+        Making them takes Numba's reference counts, whose atomic additions at every slice cost short loops more than
+        the loop itself; hence kernels are compiled without, and only one that Numba refuses so is compiled with
+        them. Its text is on disk from then on, and taken at once.
+        """
+        name, text = self.__name__.strip("_"), self.text(variant)
+        counted = text.replace(UNCOUNTED, "")
+        if not variant.compiled or counted == text:
+            return store.load(name, text, variant.compiled), ""
+        if store.holds(name, counted):
+            return store.load(name, counted), ""
+        return store.load(name, text), counted
+
     def _open(self, variant: Variant) -> Callable[..., None]:
-        module = store.load(self.__name__.strip("_"), self.text(variant), variant.compiled)
+        module, counted = self._module(variant)
         if not variant.compiled:
             self._ready[variant] = module.kernel
             return module.kernel  # type: ignore[no-any-return]
 
+        def run(*arguments: Any) -> None:
+            if _compile_only:
+                module.kernel.compile(tuple(module.kernel.typeof_pyval(a) for a in arguments))
+            else:
+                module.kernel(*arguments)
+                self._ready[variant] = module.kernel
+
         def first_call(*arguments: Any) -> None:
+            nonlocal module, counted
             known, hits = len(module.kernel.overloads), sum(module.kernel.stats.cache_hits.values())
             started = time.perf_counter()
             try:
-                if _compile_only:
-                    module.kernel.compile(tuple(module.kernel.typeof_pyval(a) for a in arguments))
-                else:
-                    module.kernel(*arguments)
-                    self._ready[variant] = module.kernel
+                try:
+                    run(*arguments)
+                except Exception as fault:
+                    if not counted or not _is_numbas(fault):
+                        raise
+                    module, counted = store.load(self.__name__.strip("_"), counted), ""
+                    run(*arguments)  # what was wrong for another reason is still wrong
             except Exception as fault:
                 raise _explained(fault, self.function, module) from fault
             if len(module.kernel.overloads) > known:
@@ -280,11 +305,15 @@ def inline(
     return Inline(python, reassociate=reassociate, typed=typed, force=typed or force)
 
 
-def _explained(fault: Exception, function: Function, module: Any) -> Exception:
-    """Numba's errors name the generated file; say where the author wrote it."""
+def _is_numbas(fault: Exception) -> bool:
     from numba.core.errors import NumbaError
 
-    if not isinstance(fault, NumbaError):
+    return isinstance(fault, NumbaError)
+
+
+def _explained(fault: Exception, function: Function, module: Any) -> Exception:
+    """Numba's errors name the generated file; say where the author wrote it."""
+    if not _is_numbas(fault):
         return fault
     message = str(fault).replace("\x1b", "")
     return KernelError(

@@ -26,6 +26,9 @@ from normcore.kernels.packs import Simulated
 
 HELPER_FLAGS = ("contract",)
 SUM_FLAGS = ("contract", "nsz", "reassoc")
+UNCOUNTED = (
+    "_nrt=False, "  # how a CPU kernel says that it makes no arrays: Numba then counts no references to any
+)
 
 
 @dataclass
@@ -202,7 +205,7 @@ class Writer:
         flags = SUM_FLAGS if function.reassociate else HELPER_FLAGS
         if self.target == "cuda":
             return "@cu.jit" if entry else "@cu.jit(device=True)"
-        shared = f'error_model="numpy", fastmath={{{", ".join(map(repr, flags))}}}'
+        shared = f'{UNCOUNTED}error_model="numpy", fastmath={{{", ".join(map(repr, flags))}}}'
         if entry:
             # Numba warns where there is nothing to spread.
             parallel = self.parallel and "prange" in function.text

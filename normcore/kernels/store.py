@@ -77,6 +77,21 @@ def _use_whole_vectors() -> None:
             numba.config.CPU_FEATURES = f"{features.flatten()},-prefer-256-bit"
 
 
+def holds(name: str, text: str) -> bool:
+    """Whether the folder has the compiled module of this text."""
+    path = folder()
+    text = _versioned(text)
+    return path is not None and _holds(path / f"{_module_name(name, text)}.py", text)
+
+
+def _versioned(text: str) -> str:
+    return f"{text}# {_versions()}\n"
+
+
+def _module_name(name: str, text: str) -> str:
+    return f"normcore_kernel_{name}_{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+
+
 @cache
 def load(name: str, text: str, compiled: bool = True) -> types.ModuleType:
     """The module whose source is `text`; with compiled=False its functions stay plain Python.
@@ -87,9 +102,8 @@ def load(name: str, text: str, compiled: bool = True) -> types.ModuleType:
         _use_whole_vectors()
     else:
         text = _uncompiled(text)
-    text = f"{text}# {_versions()}\n"
-    digest = hashlib.sha256(text.encode()).hexdigest()[:20]
-    module_name = f"normcore_kernel_{name}_{digest}"
+    text = _versioned(text)
+    module_name = _module_name(name, text)
     path = folder() if compiled else None
     if path is None:
         return _in_memory(module_name, text.replace("cache=True", "cache=False"))
