@@ -36,6 +36,7 @@ from normcore_pooling.max_cuda import backward_cuda, flat_indices_cuda, forward_
 from normcore_pooling.max_indices import flat_indices
 from normcore_pooling.max_lanes import TASKS, bands_of, forward_lanes
 from normcore_pooling.max_planes import backward_planes, forward_maps, forward_planes
+from normcore_pooling.max_tiles import forward_tiles, tiles_of
 from normcore_pooling.positions import LARGEST, MATCH, NO_FACTORS, arguments, reduce_positions, scratch_arrays
 
 
@@ -152,7 +153,9 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
         small = next(
             kind for kind in ("uint8", "uint16", "uint32") if taps <= 1 << 8 * np.dtype(kind).itemsize
         )
-        bands = bands_of(found, x.shape[0] * x.shape[1], np.dtype(x.dtype).itemsize)
+        planes = x.shape[0] * x.shape[1]
+        tiles = tiles_of(found, planes)
+        bands = None if tiles else bands_of(found, planes, np.dtype(x.dtype).itemsize)
         row = max(1, min(TASKS, x.shape[0] * out[0] * out[1])) * found[2].size
         rows = {"v": Array((row,)), "vi": Array((row,), small)}
         y = {"y": Tensor(shape, x.dtype), "indices": Tensor(shape, "int64")} if self.return_indices else shape
@@ -160,7 +163,7 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
             y=y,
             saved={"arg": Array((math.prod(shape),), small)},
             workspace={
-                **(bands.scratch(small) if bands else rows),
+                **(tiles.scratch() if tiles else bands.scratch(small) if bands else rows),
                 "starts": Array((math.prod(out),), "uint64"),
                 "reach": Array((taps,), "uint64"),
                 **scratch_arrays(of_windows(found)),
@@ -177,6 +180,11 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
         if g.whole:
             forward = forward_maps.with_constants(TAP=arg.dtype.type, MAXIMUM=largest)
             forward[t](t.x.reshape(-1), t.y.reshape(-1), t.arg, math.prod(g.x[1:]))
+        elif g.tiles:
+            constants = {"TAP": arg.dtype.type, "MAXIMUM": largest, **g.tiles.constants}
+            sizes = (g.x[1:], g.y[1:], g.window[1], g.tiles.rows)
+            forward = forward_tiles.with_constants(**constants)
+            forward[t](t.x.reshape(-1), t.y.reshape(-1), t.arg, g.tiles.array(t), *sizes)
         elif g.bands:
             forward = forward_lanes.with_constants(LANES=g.bands.lanes, MAXIMUM=largest)
             sizes = (g.x[0], g.x[1:], g.y[1:], *g.window, g.bands.rows)
@@ -260,6 +268,7 @@ class _Geometry:
         size = tuple(w.size for w in found)
         self.x = (*outer, *size, *inner)
         self.y = (*outer, *(w.out for w in found), *inner)
+        self.tiles = tiles_of(found, self.x[0]) if self.first else None
         self.bands = bands_of(found, self.x[0], t.x.dtype.itemsize) if self.first else None
         self.whole = self.first and all(w.kernel == w.size and w.out == 1 and w.before == 0 for w in found)
         one = (1,) if self.first else ()

@@ -31,8 +31,13 @@ def whole_windows(size, out, kernel, stride, before, dilation):
 
 @inline
 def first_of(value, tap, best, best_tap):
-    """Whether value takes over across columns."""
-    return better(value, best) | ((value == best) & (tap < best_tap))
+    """Whether value takes over across columns: of equal values the first, of NaN the last, as in row-major order."""
+    if MAXIMUM:
+        wins = value > best
+    else:
+        wins = value < best
+    ties = (value == best) & (tap < best_tap)
+    return wins | ties | ((value != value) & ((best == best) | (tap > best_tap)))
 
 
 @inline
