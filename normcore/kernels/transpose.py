@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from normcore.kernels import cpu, cu, cuda, inline, prange, real
+from normcore.kernels.prefetch import prefetch_lines
 from normcore.kernels.streaming import LINE_BYTES, STREAM_BLOCK, first_stop, leaves_cache
 from normcore.kernels.tile import VECTOR_BYTES
 from normcore.kernels.vector_moves import transpose_block_past
@@ -28,7 +29,13 @@ def fills_lines(y, to, pitch):
 
 @inline
 def turn(x, at, apart, y, to, pitch, rows, columns):
-    """y[to + j * pitch + i] = x[at + i * apart + j] for i < rows, j < columns; x, y flat.
+    """y[to + j * pitch + i] = x[at + i * apart + j] for i < rows, j < columns; x, y flat."""
+    turn_asking(x, at, apart, y, to, pitch, rows, columns, 0)
+
+
+@inline
+def turn_asking(x, at, apart, y, to, pitch, rows, columns, ahead):
+    """turn, which asks for x `ahead` elements further along its rows, where that is not 0.
 
     Blocks of a vector by a vector of elements; the last of a side lies over the one before it.
     """
@@ -40,6 +47,9 @@ def turn(x, at, apart, y, to, pitch, rows, columns):
             for i in range(0, rows, n):
                 r = min(i, rows - n)
                 place, of = to + c * pitch + r, at + r * apart + c
+                if ahead:
+                    for k in range(n):
+                        prefetch_lines(x, of + k * apart + ahead, 1)
                 transpose_block_past(y, place, pitch, x, of, apart, past and r == i)
     else:
         for j in range(columns):
@@ -55,9 +65,9 @@ def turn_tile(tile, x, at, apart, y, to, pitch, rows, columns):
     across = (columns + wide - 1) // wide
     r = tile // across * tall
     c = tile % across * wide
-    turn(
-        x, at + r * apart + c, apart, y, to + c * pitch + r, pitch, min(tall, rows - r), min(wide, columns - c)
-    )  # fmt: skip
+    of, place = at + r * apart + c, to + c * pitch + r
+    # Rows far apart, a few lines of each: the processor does not foresee the next.
+    turn_asking(x, of, apart, y, place, pitch, min(tall, rows - r), min(wide, columns - c), LONG)
 
 
 @inline

@@ -11,12 +11,18 @@ import numpy as np
 
 from normcore import Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange
+from normcore.kernels.prefetch import prefetch_lines
+from normcore.kernels.streaming import LINE_BYTES, leaves_cache, stream_run
 from normcore.kernels.transpose import tiles_of, turn_tile
 from normcore.kernels.vector_moves import copy_run
+from normcore.kernels.window import window
 from normcore.testing.samples import ErrorSample, Sample
 
 RANK = 6  # axes the kernels take, after neighbours are merged; more has never been asked for
 PIECE = 16384  # numbers a task copies where rows stay whole: 64 KB of float32
+
+SHORT = 1024  # numbers of a row after which the processor does not foresee where the next one lies
+AHEAD = 8  # rows: how far ahead short ones are asked for
 
 
 @inline
@@ -49,12 +55,19 @@ def _move_rows(x, y, shape, x_strides):
     together = max(1, min(height, PIECE // max(1, width)))
     pieces = (height + together - 1) // together
     outer = shape[0] * shape[1] * shape[2] * shape[3]
+    far = leaves_cache(y) and width * y.itemsize % LINE_BYTES == 0
     for j in prange(outer * pieces):
         n = np.int64(j) // pieces
         low = (np.int64(j) - n * pieces) * together
         at = offset_of(n, shape[:4], x_strides[:4])
         for r in range(low, min(height, low + together)):
-            copy_run(y, (n * height + r) * width, x, at + r * x_strides[4], width)
+            of = at + r * x_strides[4]
+            if width <= SHORT:
+                prefetch_lines(x, of + AHEAD * x_strides[4], width)
+            if far:
+                stream_run(y, (n * height + r) * width, window(x, of, of + width), width)
+            else:
+                copy_run(y, (n * height + r) * width, x, of, width)
 
 
 @cuda
