@@ -204,6 +204,9 @@ class GatherPlan:
         return tuple(_numbers(*window, *tile, *cut, fused) for fused in range(3))
 
 
+SUMS = 1 << 19  # bytes of a weight gradient's partial sums that are merged in no time
+
+
 @dataclass(frozen=True)
 class GradientPlan:
     """Buffers and numbers of weight_gradient and merge_gradient. stored: channels of the output."""
@@ -227,9 +230,14 @@ class GradientPlan:
         tiles = segments * padded_segment // TILE_ROWS
         tile_tasks = 1 if mode == TAPS else ceil_div(tiles, 24)
         blocks = ceil_div(g.grid[0] * g.grid[1], planes) * ceil_div(g.grid[2], lines)
-        chunks = max(1, min(ceil_div(16, tile_tasks * g.groups), g.rows // 1024, blocks))
         padded = round_up(planes * lines * g.grid[3], TILE_ROWS)
         ldc = round_up(columns, nr)
+        least = g.rows // 1024
+        if g.is_matrix:  # few rows are cut further where the chunks' sums are small
+            least = max(least, min(g.rows // 256, SUMS // (segments * padded_segment * ldc * self.itemsize)))
+        chunks = max(1, min(ceil_div(16, tile_tasks * g.groups), least, blocks))
+        if g.is_matrix:  # then to copy the gradient twice is little
+            tile_tasks = max(tile_tasks, min(ceil_div(4, chunks * g.groups), tiles // 4))
         # whole vectors of the gradient are read where they lie, unless its lines are so long that they collide in L1
         fits = columns % nr in (0, nr // 2) and self.stored * self.itemsize <= 512
         in_place = int(mode != DIRECT and fits)
