@@ -1,7 +1,8 @@
 """A part of a flat array at no cost: what x[lo:hi] gives for 0 <= lo <= hi <= x.size.
 
-Numba's slice looks at the signs of both ends and counts a reference, which every thread changes in one place; in
-short loops that takes longer than the loop, and most of the time that a kernel of a few lines needs to compile.
+Numba's slice looks at the signs of both ends, and in kernels that make arrays it counts a reference, which every thread
+changes in one place; in short loops that takes longer than the loop, and most of the time that a kernel of a few lines
+needs to compile.
 
     window(x, lo, hi)                   x: one-dimensional and contiguous; the memory stays its owner's
 """

@@ -91,3 +91,22 @@ def test_an_empty_batch(memory_format):
     pool = layer((0, 3, 8, 8), memory_format, kernel_size=2)
     assert pool.forward(np.empty((0, 3, 8, 8), np.float32)).shape == (0, 3, 4, 4)
     assert pool.backward(np.empty((0, 3, 4, 4), np.float32)).shape == (0, 3, 8, 8)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize(("kernel", "stride"), [((2, 2), (2, 2)), ((3, 4), (2, 4)), ((2, 1), (1, 1))])
+@pytest.mark.parametrize("shape", [(2, 17, 7, 4), (1, 3, 9, 37), (1, 1, 3, 4)])
+def test_windows_side_by_side(memory_format, kernel, stride, shape):
+    """The first of equal values and the last NaN of a window, in row-major order, as PyTorch picks them."""
+    x = rng.integers(0, 3, shape).astype(np.float32)
+    x[rng.random(shape) < 0.15] = np.nan
+    pool = layer(shape, memory_format, kernel_size=kernel, stride=stride, return_indices=True)
+    y, indices = pool.forward(x)
+    views = np.lib.stride_tricks.sliding_window_view(x, kernel, (2, 3))[:, :, :: stride[0], :: stride[1]]
+    views = views.reshape(*views.shape[:4], -1)
+    odd = np.isnan(views)
+    last = views.shape[-1] - 1 - odd[..., ::-1].argmax(-1)
+    tap = np.where(odd.any(-1), last, np.where(odd, -np.inf, views).argmax(-1))
+    rows, columns = np.indices(tap.shape)[2:] * np.array(stride)[:, None, None, None, None]
+    assert np.array_equal(indices, (rows + tap // kernel[1]) * shape[3] + columns + tap % kernel[1])
+    assert np.array_equal(y, np.take_along_axis(views, tap[..., None], -1)[..., 0], equal_nan=True)
