@@ -33,3 +33,12 @@ def inverse_three_quarters(s):
     y = y * (third * (p * p) + 1.25)
     p = y * y
     return y * (third * (p * p) + 1.25)
+
+
+@_always_inline
+def inverse_seven_quarters(s, y):
+    """s^(-7/4) for such s, given y = s^(-3/4): in float32 y^5 s^2, 12 ulp, without a division."""
+    if not is_single():
+        return y / s
+    p = y * y
+    return y * ((p * p) * (s * s))

@@ -4,7 +4,8 @@ They run over whole padded lines, never the odd end of a row, so that every powe
 """
 
 from normcore.kernels import inline, real
-from normcore_normalization.local_response_scalars import line_power
+from normcore.kernels.streaming import either_way
+from normcore_normalization.local_response_scalars import line_power, line_slope
 
 
 @inline(reassociate=True)
@@ -73,13 +74,26 @@ def powers_both(w, v, alpha, k, beta):
         s = scaled(w[i], alpha, k)
         p = line_power(s, beta)
         w[i] = p
-        v[i] = p / s
+        v[i] = line_slope(s, p, beta)
+
+
+@inline(force=True)
+def powers_both_five(a, b, c, d, e, w, v, alpha, k, beta):
+    """powers_both of the sums of five lines; w, v: unaliased."""
+    for i in range(w.size):
+        s = scaled(((a[i] + b[i]) + (c[i] + d[i])) + e[i], alpha, k)
+        p = line_power(s, beta)
+        w[i] = p
+        v[i] = line_slope(s, p, beta)
 
 
 @inline
 def times(x, w, y):
     for i in range(x.size):
         y[i] = x[i] * w[i]
+
+
+times_either_way = either_way(times, read=["x", "w"], written=["y"])
 
 
 @inline
@@ -101,10 +115,18 @@ def input_gradient_five(x, t, a, b, c, d, e, dx, along):
         dx[i] = t[i] - along * x[i] * (((a[i] + b[i]) + (c[i] + d[i])) + e[i])
 
 
+input_gradient_five_either_way = either_way(
+    input_gradient_five, read=["x", "t", "a", "b", "c", "d", "e"], written=["dx"]
+)
+
+
 @inline
 def input_gradient(x, t, w, dx, along):
     for i in range(x.size):
         dx[i] = t[i] - along * x[i] * w[i]
+
+
+input_gradient_either_way = either_way(input_gradient, read=["x", "t", "w"], written=["dx"])
 
 
 @inline

@@ -51,13 +51,12 @@ def forward_map(x, y, scratch, flags, apart, before, window, alpha, k, beta, mos
     depth, height, line = x.shape[1], x.shape[2], x.shape[3]
     tasks = scratch.shape[0]
     rows = x.shape[0] * depth * height
-    step = (rows + tasks - 1) // tasks
     a, shift, exponent = real(alpha), real(k), real(beta)
     for task in prange(tasks):
         z, w = scratch[task, 0], scratch[task, 1, :line]
         good = True
         fill(z, real(0))
-        for row in range(task * step, min(rows, task * step + step)):
+        for row in range(rows * task // tasks, rows * (task + 1) // tasks):
             n = row // (depth * height)
             d = row // height % depth
             h = row % height
@@ -75,13 +74,12 @@ def shares_map(x, dy, t, u, scratch, flags, apart, before, window, alpha, k, bet
     depth, height, line = x.shape[1], x.shape[2], x.shape[3]
     tasks = scratch.shape[0]
     rows = x.shape[0] * depth * height
-    step = (rows + tasks - 1) // tasks
     a, shift, exponent = real(alpha), real(k), real(beta)
     for task in prange(tasks):
         z, w, v = scratch[task, 0], scratch[task, 1, :line], scratch[task, 2, :line]
         good = True
         fill(z, real(0))
-        for row in range(task * step, min(rows, task * step + step)):
+        for row in range(rows * task // tasks, rows * (task + 1) // tasks):
             n = row // (depth * height)
             d = row // height % depth
             h = row % height
@@ -105,13 +103,12 @@ def gather_map(x, u, dx, scratch, apart, before, window, alpha, beta):
     depth, height, line = x.shape[1], x.shape[2], x.shape[3]
     tasks = scratch.shape[0]
     rows = x.shape[0] * depth * height
-    step = (rows + tasks - 1) // tasks
     along = 2.0 * real(alpha) * real(beta)
     left = (window[2] - 1 - before[2]) * apart
     for task in prange(tasks):
         z, w, t = scratch[task, 0], scratch[task, 1, :line], scratch[task, 2, :line]
         fill(z, real(0))
-        for row in range(task * step, min(rows, task * step + step)):
+        for row in range(rows * task // tasks, rows * (task + 1) // tasks):
             n = row // (depth * height)
             d = row // height % depth
             h = row % height

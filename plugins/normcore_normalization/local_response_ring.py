@@ -8,20 +8,22 @@ might leave float32; the caller then computes in float64.
 
 from normcore.kernels import cpu, inline, prange, real
 from normcore.kernels.prefetch import prefetch_lines
+from normcore.kernels.streaming import leaves_cache
+from normcore.kernels.unaliased import unaliased
 from normcore_normalization.local_response_lines import (
     add_one,
     add_two,
     clear,
     fill,
-    input_gradient,
-    input_gradient_five,
+    input_gradient_either_way,
+    input_gradient_five_either_way,
     powers,
     powers_both,
+    powers_both_five,
     powers_five,
     shares,
     square,
-    sum_five,
-    times,
+    times_either_way,
 )
 
 AHEAD = 2  # channels between what is computed and what is asked for: a tile of the next lies too far off to be guessed
@@ -54,14 +56,14 @@ def forward_ring(x, y, scratch, flags, tile, before, size, alpha, k, beta, most)
     channels, length = x.shape[1], x.shape[2]
     tiles = (length + tile - 1) // tile
     tasks = scratch.shape[0]
-    step = (x.shape[0] * tiles + tasks - 1) // tasks
     a, shift, exponent = real(alpha), real(k), real(beta)
     after = size - 1 - before
+    far = leaves_cache(y)
     for task in prange(tasks):
         z, w = scratch[task, :size], scratch[task, size]
         good = True
         clear(scratch[task])
-        for job in range(task * step, min(x.shape[0] * tiles, task * step + step)):
+        for job in range(x.shape[0] * tiles * task // tasks, x.shape[0] * tiles * (task + 1) // tasks):
             n = job // tiles
             lo = (job - n * tiles) * tile
             hi = min(length, lo + tile)
@@ -76,7 +78,7 @@ def forward_ring(x, y, scratch, flags, tile, before, size, alpha, k, beta, most)
                 else:
                     sum_ring(z, w)
                     powers(w, a, shift, exponent)
-                times(x[n, c, lo:hi], w, y[n, c, lo:hi])
+                times_either_way(x[n, c, lo:hi], w, y[n, c, lo:hi], far)
             good = good and total <= real(most)
         flags[task] = 0 if good else 1
 
@@ -87,17 +89,18 @@ def backward_ring(x, dy, dx, scratch, flags, tile, before, size, alpha, k, beta,
     channels, length = x.shape[1], x.shape[2]
     tiles = (length + tile - 1) // tile
     tasks = scratch.shape[0]
-    step = (x.shape[0] * tiles + tasks - 1) // tasks
     a, shift, exponent = real(alpha), real(k), real(beta)
     along = 2.0 * real(alpha) * real(beta)
     after = size - 1 - before
+    far = leaves_cache(dx)
     for task in prange(tasks):
         z, u = scratch[task, :size], scratch[task, size : 2 * size]
         late = scratch[task, 2 * size : 2 * size + before + 1]
-        w, v = scratch[task, 2 * size + before + 1], scratch[task, 2 * size + before + 2]
+        w = unaliased(scratch[task, 2 * size + before + 1])
+        v = unaliased(scratch[task, 2 * size + before + 2])
         good = True
         clear(scratch[task])
-        for job in range(task * step, min(x.shape[0] * tiles, task * step + step)):
+        for job in range(x.shape[0] * tiles * task // tasks, x.shape[0] * tiles * (task + 1) // tasks):
             n = job // tiles
             lo = (job - n * tiles) * tile
             hi = min(length, lo + tile)
@@ -112,10 +115,10 @@ def backward_ring(x, dy, dx, scratch, flags, tile, before, size, alpha, k, beta,
                     prefetch_lines(dy, (n * channels + c + AHEAD) * length + lo, hi - lo)
                     total += enter(x[n], c + after, lo, hi, z)
                     if size == 5:
-                        sum_five(z[0], z[1], z[2], z[3], z[4], w)
+                        powers_both_five(z[0], z[1], z[2], z[3], z[4], w, v, a, shift, exponent)
                     else:
                         sum_ring(z, w)
-                    powers_both(w, v, a, shift, exponent)
+                        powers_both(w, v, a, shift, exponent)
                     shares(x[n, c, lo:hi], dy[n, c, lo:hi], w, v, late[c % (before + 1)], u[c % size])
                 else:
                     fill(u[c % size], real(0))
@@ -124,9 +127,9 @@ def backward_ring(x, dy, dx, scratch, flags, tile, before, size, alpha, k, beta,
                     t = late[j % (before + 1)]
                     p, d = x[n, j, lo:hi], dx[n, j, lo:hi]
                     if size == 5:
-                        input_gradient_five(p, t, u[0], u[1], u[2], u[3], u[4], d, along)
+                        input_gradient_five_either_way(p, t, u[0], u[1], u[2], u[3], u[4], d, along, far)
                     else:
                         sum_ring(u, w)
-                        input_gradient(p, t, w, d, along)
+                        input_gradient_either_way(p, t, w, d, along, far)
             good = good and total <= real(most)
         flags[task] = 0 if good else 1

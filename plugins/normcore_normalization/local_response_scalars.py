@@ -9,7 +9,7 @@ of the middle three axes, `before` of which lie before the element:
 import math
 
 from normcore.kernels import inline, real, wide
-from normcore.kernels.powers import inverse_three_quarters
+from normcore.kernels.powers import inverse_seven_quarters, inverse_three_quarters
 
 LEAST, MOST = 1e-10, 1e10  # between these, no power of s that a kernel computes leaves float32
 THREE_QUARTERS = False  # a constant of each kernel: beta is 0.75
@@ -29,6 +29,14 @@ def line_power(s, beta):
     if THREE_QUARTERS:
         return inverse_three_quarters(s)
     return math.exp(-beta * math.log(s))
+
+
+@inline
+def line_slope(s, p, beta):
+    """s^(-beta - 1), given p = s^-beta."""
+    if THREE_QUARTERS:
+        return inverse_seven_quarters(s, p)
+    return p / s
 
 
 @inline
