@@ -97,10 +97,9 @@ class _Writer:
         return [
             "tasks = places.shape[0]",
             f"units = batch * {target}[0] * {target}[1]",
-            "share = (units + tasks - 1) // tasks",
             "for task in prange(tasks):",
             "    own = places[task]",
-            "    for row in range(task * share, min(units, task * share + share)):",
+            "    for row in range(units * task // tasks, units * (task + 1) // tasks):",
             f"        a_h = row % {target}[1]",
             f"        a_d = row // {target}[1] % {target}[0]",
             f"        n = row // {target}[1] // {target}[0]",

@@ -66,10 +66,9 @@ def _forward(x, weight, y):
 
 @cpu
 def _backward(x, dy, dweight, tasks):
-    step = (dweight.shape[0] + tasks - 1) // tasks
     for task in prange(tasks):
-        lo = np.int64(task) * step
-        hi = min(dweight.shape[0], lo + step)
+        lo = dweight.shape[0] * np.int64(task) // tasks
+        hi = dweight.shape[0] * (np.int64(task) + 1) // tasks
         for k in range(lo, hi):
             clear_row(dweight[k])
         for i in range(x.size):

@@ -89,12 +89,11 @@ def means(x, zero, z, sums, mean):
     tiles = (length + TILE - 1) // TILE
     tasks, channels = sums.shape
     jobs = x.shape[0] * tiles
-    step = (jobs + tasks - 1) // tasks
     for c in range(channels):
         mean[c] = wide(x[0, 0, c]) if LAST else wide(x[0, c, 0])
     for task in prange(tasks):
         fill(sums[task], wide(0))
-        for job in range(task * step, min(jobs, task * step + step)):
+        for job in range(jobs * task // tasks, jobs * (task + 1) // tasks):
             n = job // tiles
             lo = (job - n * tiles) * TILE
             hi = min(length, lo + TILE)
@@ -113,12 +112,11 @@ def products(x, dy, zero, mean, z, cross, sums, same):
     tiles = (length + TILE - 1) // TILE
     tasks, groups, d = cross.shape[0], cross.shape[1], cross.shape[2]
     jobs = x.shape[0] * tiles
-    step = (jobs + tasks - 1) // tasks
     for task in prange(tasks):
         fill(cross[task].reshape(-1), wide(0))
         fill(sums[task], wide(0))
         p, g = z[task, 0], z[task, 1]
-        for job in range(task * step, min(jobs, task * step + step)):
+        for job in range(jobs * task // tasks, jobs * (task + 1) // tasks):
             n = job // tiles
             lo = (job - n * tiles) * TILE
             hi = min(length, lo + TILE)
@@ -149,9 +147,8 @@ def apply(x, mean, root, gamma, beta, z, y):
     tiles = (length + TILE - 1) // TILE
     tasks, d = z.shape[0], root.shape[1]
     jobs = x.shape[0] * tiles
-    step = (jobs + tasks - 1) // tasks
     for task in prange(tasks):
-        for job in range(task * step, min(jobs, task * step + step)):
+        for job in range(jobs * task // tasks, jobs * (task + 1) // tasks):
             n = job // tiles
             lo = (job - n * tiles) * TILE
             hi = min(length, lo + TILE)
@@ -174,9 +171,8 @@ def input_gradient(x, dy, zero, mean, through, along, offset, z, dx):
     tiles = (length + TILE - 1) // TILE
     tasks, d = z.shape[0], through.shape[1]
     jobs = x.shape[0] * tiles
-    step = (jobs + tasks - 1) // tasks
     for task in prange(tasks):
-        for job in range(task * step, min(jobs, task * step + step)):
+        for job in range(jobs * task // tasks, jobs * (task + 1) // tasks):
             n = job // tiles
             lo = (job - n * tiles) * TILE
             hi = min(length, lo + TILE)

@@ -98,11 +98,10 @@ def forward_planes(x, y, arg, offsets, starts, columns, rows, found, size, out, 
     """y, arg (P, OD, OH, OW), offsets (P, 3); starts, columns, rows, found: scratch, a line for each task."""
     tasks = starts.shape[0]
     planes = x.shape[0]
-    share = (planes + tasks - 1) // tasks
     for task in prange(tasks):
         own, v = unaliased(starts[task]), unaliased(columns[task])
         vi, places = unaliased(rows[task]), unaliased(found[task])
-        for p in range(task * share, min(planes, task * share + share)):
+        for p in range(planes * task // tasks, planes * (task + 1) // tasks):
             all_starts(own, offsets[p], size, out, kernel)
             across = own[out[0] + out[1] :]
             for od in range(out[0]):

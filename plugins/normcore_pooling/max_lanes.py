@@ -120,11 +120,10 @@ def forward_lanes(
     values and taps for its outputs, terms (tasks, 2, taps of a window)."""
     tasks = s.shape[0]
     units = (planes + LANES - 1) // LANES * ((out[1] + rows - 1) // rows)
-    step = (units + tasks - 1) // tasks
     map_size = size[0] * size[1] * size[2]
     out_size = out[0] * out[1] * out[2]
     for task in prange(tasks):
-        for unit in range(task * step, min(units, task * step + step)):
+        for unit in range(units * task // tasks, units * (task + 1) // tasks):
             plane, _, _, _, top, height = part_of(
                 unit + 1, planes, size, out, kernel, stride, before, dilation, rows
             )

@@ -85,9 +85,8 @@ def forward_planes(x, y, arg, v, vi, kernel, stride, before, dilation):
     planes, depth, height, _ = y.shape
     rows = planes * depth * height
     tasks = v.shape[0]
-    step = (rows + tasks - 1) // tasks
     for task in prange(tasks):
-        for j in range(task * step, min(rows, task * step + step)):
+        for j in range(rows * task // tasks, rows * (task + 1) // tasks):
             oh = j % height
             od = j // height % depth
             p = j // height // depth

@@ -80,7 +80,6 @@ def forward_tiles(x, y, arg, scratch, size, out, stride, rows):
     tasks = scratch.shape[0]
     lines = y.size // out[2]
     units = (lines + rows - 1) // rows
-    step = (units + tasks - 1) // tasks
     count = out[2] * WIDTH
     plane = size[1] * size[2]
     wide = stride[1] * size[2] * (ROWS // HEIGHT)
@@ -89,11 +88,12 @@ def forward_tiles(x, y, arg, scratch, size, out, stride, rows):
     for task in prange(tasks):
         q, taps = unaliased(scratch[task, 0]), unaliased(scratch[task, 1])
         block = stack_block(y)
-        line = task * step * rows
+        begin, end = units * task // tasks, units * (task + 1) // tasks
+        line = begin * rows
         layer = line // out[1]
         first = layer // out[0]
         od, oh = layer - first * out[0], line - layer * out[1]
-        while line < min(lines, (task + 1) * step * rows):
+        while line < min(lines, end * rows):
             some = min(rows, lines - line)
             for i in range(some):
                 at = (first * size[0] + od * stride[0]) * plane + oh * stride[1] * size[2]

@@ -115,14 +115,13 @@ def reduce_positions(
     (tasks, 4, terms), weights (tasks, terms).
     """
     tasks = scratch.shape[0]
-    share = (units + tasks - 1) // tasks
     block = (channels + blocks - 1) // blocks
     # A row's sources lie apart, which the processor does not foresee. Around the caches it is busy enough with y.
     asked = x.size > 2 * NEXT and blocks == 1 and not leaves_cache(y)
     for task in prange(tasks):
         own, weight = scratch[task], weights[task]
         places, taps = own[2], own[3]
-        for unit in range(task * share, min(units, task * share + share)):
+        for unit in range(units * task // tasks, units * (task + 1) // tasks):
             row = unit // blocks
             c = (unit - row * blocks) * block
             h = row % target[1]
