@@ -5,13 +5,7 @@ import math
 
 from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, real, wide
 from normcore.kernels.prefetch import asks_for_next, prefetch_lines
-from normcore.kernels.streaming import (
-    STREAM_BLOCK,
-    first_stop,
-    leaves_cache,
-    stack_block,
-    stream_run,
-)
+from normcore.kernels.streaming import either_way, leaves_cache
 from normcore_normalization.channel_scalars import (
     affine,
     centered,
@@ -101,15 +95,7 @@ def normalize_block(x, y, s, d, a, b, e):
         y[i] = epilogue(affine(x[i], s, d, a, b), e)
 
 
-@inline(force=True)
-def normalize_stream(x, y, s, d, a, b, e):
-    """normalize_block around the caches."""
-    block = stack_block(y)
-    lo, hi = 0, first_stop(y)
-    while lo < y.size:
-        normalize_block(x[lo:hi], block[: hi - lo], s, d, a, b, e)
-        stream_run(y, lo, block, hi - lo)
-        lo, hi = hi, min(y.size, hi + STREAM_BLOCK)
+normalize_either_way = either_way(normalize_block, read=["x"], written=["y"])
 
 
 @inline
@@ -117,16 +103,11 @@ def normalize_channel(x, y, c, gamma, beta, shift, rest, scale, change, e):
     a, b = weights(c, gamma, beta, scale, change)
     _, channels, length = x.shape
     ahead = asks_for_next(x.size, x.shape[0] * length)
-    if leaves_cache(y):
-        for n in range(x.shape[0]):
-            if ahead:
-                prefetch_lines(x, (n * channels + c + 1) * length, length)
-            normalize_stream(x[n, c], y[n, c], shift[c], rest[c], a, b, e)
-    else:
-        for n in range(x.shape[0]):
-            if ahead:
-                prefetch_lines(x, (n * channels + c + 1) * length, length)
-            normalize_block(x[n, c], y[n, c], shift[c], rest[c], a, b, e)
+    far = leaves_cache(y)
+    for n in range(x.shape[0]):
+        if ahead:
+            prefetch_lines(x, (n * channels + c + 1) * length, length)
+        normalize_either_way(x[n, c], y[n, c], shift[c], rest[c], a, b, e, far)
 
 
 @cpu
@@ -176,22 +157,15 @@ def input_gradient(x, dy, dx, s, d, a, b, mean_g, slope, e):
         dx[i] = a * (g - mean_g - centered(x[i], s, d) * slope)
 
 
-@inline(force=True)
-def stream_gradient(x, dy, dx, s, d, a, b, mean_g, slope, e):
-    """input_gradient around the caches."""
-    block = stack_block(dx)
-    lo, hi = 0, first_stop(dx)
-    while lo < dx.size:
-        input_gradient(x[lo:hi], dy[lo:hi], block[: hi - lo], s, d, a, b, mean_g, slope, e)
-        stream_run(dx, lo, block, hi - lo)
-        lo, hi = hi, min(dx.size, hi + STREAM_BLOCK)
+gradient_either_way = either_way(input_gradient, read=["x", "dy"], written=["dx"])
 
 
 @cpu
 def backward_planes(x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, change, share, wanted, e):
     """share: 1/m, or 0 when running statistics were used; wanted: whether dx is to be written."""
-    length = x.shape[2]
-    for c in prange(x.shape[1]):
+    _, channels, length = x.shape
+    ahead = wanted and asks_for_next(2 * x.size, 2 * x.shape[0] * length)
+    for c in prange(channels):
         s, d, inverse = shift[c], rest[c], scale[c]
         a, b = weights(c, gamma, beta, scale, change)
         total = wide(0)
@@ -208,9 +182,9 @@ def backward_planes(x, dy, dx, gamma, beta, dgamma, dbeta, shift, rest, scale, c
             dbeta[c] = real(total)
         if wanted:
             mean_g, slope = real(total * share), real(along * share * wide(inverse))
-            if leaves_cache(dx):
-                for n in range(x.shape[0]):
-                    stream_gradient(x[n, c], dy[n, c], dx[n, c], s, d, a, b, mean_g, slope, e)
-            else:
-                for n in range(x.shape[0]):
-                    input_gradient(x[n, c], dy[n, c], dx[n, c], s, d, a, b, mean_g, slope, e)
+            far = leaves_cache(dx)
+            for n in range(x.shape[0]):
+                if ahead:
+                    prefetch_lines(x, (n * channels + c + 1) * length, length)
+                    prefetch_lines(dy, (n * channels + c + 1) * length, length)
+                gradient_either_way(x[n, c], dy[n, c], dx[n, c], s, d, a, b, mean_g, slope, e, far)

@@ -9,15 +9,8 @@ import math
 
 from normcore.kernels import epilogue, epilogue_gradient, inline, real, wide
 from normcore.kernels.line_by_line import line_by_line
-from normcore.kernels.streaming import (
-    STREAM_BLOCK,
-    first_stop,
-    leaves_cache,
-    stack_block,
-    stream_run,
-)
+from normcore.kernels.streaming import either_way, leaves_cache
 from normcore.kernels.unaliased import unaliased
-from normcore.kernels.window import window
 from normcore_normalization.channel_planes import keep_statistics, move_running
 from normcore_normalization.channel_scalars import affine, centered, trusted
 
@@ -67,26 +60,14 @@ def normalize_row(x, y, shift, rest, a, b, e):
         y[i] = epilogue(affine(x[i], shift[i], rest[i], a[i], b[i]), e)
 
 
-@inline(force=True)
-def stream_row(x, y, shift, rest, a, b, e):
-    """normalize_row around the caches."""
-    block = stack_block(y)
-    lo, hi = 0, first_stop(y)
-    while lo < y.size:
-        s, d, c, f = window(shift, lo, hi), window(rest, lo, hi), window(a, lo, hi), window(b, lo, hi)
-        normalize_row(window(x, lo, hi), window(block, 0, hi - lo), s, d, c, f, e)
-        stream_run(y, lo, block, hi - lo)
-        lo, hi = hi, min(y.size, hi + STREAM_BLOCK)
+normalize_either_way = either_way(normalize_row, read=["x", "shift", "rest", "a", "b"], written=["y"])
 
 
 @inline
 def normalize_rows(x, y, first, last, lo, hi, shift, rest, a, b, e):
-    if leaves_cache(y):
-        for r in range(first, last):
-            stream_row(x[r, lo:hi], y[r, lo:hi], shift, rest, a, b, e)
-    else:
-        for r in range(first, last):
-            normalize_row(x[r, lo:hi], y[r, lo:hi], shift, rest, a, b, e)
+    far = leaves_cache(y)
+    for r in range(first, last):
+        normalize_either_way(x[r, lo:hi], y[r, lo:hi], shift, rest, a, b, e, far)
 
 
 @inline(force=True)
@@ -116,27 +97,17 @@ def row_gradient(x, dy, dx, shift, rest, a, b, mean_g, slope, e):
         line_by_line()
 
 
-@inline(force=True)
-def stream_row_gradient(x, dy, dx, shift, rest, a, b, mean_g, slope, e):
-    """row_gradient around the caches."""
-    block = stack_block(dx)
-    lo, hi = 0, first_stop(dx)
-    while lo < dx.size:
-        given = (window(x, lo, hi), window(dy, lo, hi), window(block, 0, hi - lo))
-        kept = (window(shift, lo, hi), window(rest, lo, hi), window(a, lo, hi), window(b, lo, hi))
-        row_gradient(*given, *kept, window(mean_g, lo, hi), window(slope, lo, hi), e)
-        stream_run(dx, lo, block, hi - lo)
-        lo, hi = hi, min(dx.size, hi + STREAM_BLOCK)
+gradient_either_way = either_way(
+    row_gradient, read=["x", "dy", "shift", "rest", "a", "b", "mean_g", "slope"], written=["dx"]
+)
 
 
 @inline
 def gradient_rows(x, dy, dx, first, last, lo, hi, shift, rest, a, b, mean_g, slope, e):
-    if leaves_cache(dx):
-        for r in range(first, last):
-            stream_row_gradient(x[r, lo:hi], dy[r, lo:hi], dx[r, lo:hi], shift, rest, a, b, mean_g, slope, e)
-    else:
-        for r in range(first, last):
-            row_gradient(x[r, lo:hi], dy[r, lo:hi], dx[r, lo:hi], shift, rest, a, b, mean_g, slope, e)
+    far = leaves_cache(dx)
+    for r in range(first, last):
+        p, g, d = x[r, lo:hi], dy[r, lo:hi], dx[r, lo:hi]
+        gradient_either_way(p, g, d, shift, rest, a, b, mean_g, slope, e, far)
 
 
 @inline

@@ -12,13 +12,7 @@ Compile-time constants: CENTERED (a mean is taken out), AFFINE (there is a gamma
 
 from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, real, wide
 from normcore.kernels.prefetch import asks_for_next, prefetch_lines
-from normcore.kernels.streaming import (
-    STREAM_BLOCK,
-    first_stop,
-    leaves_cache,
-    stack_block,
-    stream_run,
-)
+from normcore.kernels.streaming import either_way, leaves_cache
 from normcore_normalization.channel_scalars import centered
 from normcore_normalization.row_statistics import BLOCK, keep_row, row_mean_square, row_statistics
 
@@ -45,15 +39,7 @@ def normalize_row(x, y, gamma, beta, s, d, a, e):
         y[i] = epilogue(scaled(centered(x[i], s, d) * a, gamma, beta, i), e)
 
 
-@inline(force=True)
-def stream_row(x, y, gamma, beta, s, d, a, e):
-    """normalize_row around the caches."""
-    block = stack_block(y)
-    lo, hi = 0, first_stop(y)
-    while lo < y.size:
-        normalize_row(x[lo:hi], block[: hi - lo], gamma[lo:hi], beta[lo:hi], s, d, a, e)
-        stream_run(y, lo, block, hi - lo)
-        lo, hi = hi, min(y.size, hi + STREAM_BLOCK)
+normalize_either_way = either_way(normalize_row, read=["x", "gamma", "beta"], written=["y"])
 
 
 @cpu
@@ -67,10 +53,7 @@ def forward_rows(x, y, gamma, beta, shift, rest, scale, bend, eps, e):
             keep_row(r, wide(0), row_mean_square(x[r], eps), eps, shift, rest, scale, bend)
         if ahead:
             prefetch_lines(x, (r + 1) * x.shape[1], x.shape[1])
-        if far:
-            stream_row(x[r], y[r], gamma, beta, shift[r], rest[r], scale[r], e)
-        else:
-            normalize_row(x[r], y[r], gamma, beta, shift[r], rest[r], scale[r], e)
+        normalize_either_way(x[r], y[r], gamma, beta, shift[r], rest[r], scale[r], e, far)
 
 
 @inline(force=True)
@@ -107,6 +90,9 @@ def row_input_gradient(x, dy, dx, gamma, beta, s, d, a, mean_h, slope, e):
         dx[i] = a * (h - xhat * slope)
 
 
+gradient_either_way = either_way(row_input_gradient, read=["x", "dy", "gamma", "beta"], written=["dx"])
+
+
 @inline(force=True)
 def row_gradient(x, dy, dx, gamma, beta, s, d, a, far, ahead, e):
     """dx of one row; far: around the caches; ahead: ask for the row behind it meanwhile."""
@@ -123,16 +109,7 @@ def row_gradient(x, dy, dx, gamma, beta, s, d, a, far, ahead, e):
     if ahead:
         prefetch_lines(x, size, size)
         prefetch_lines(dy, size, size)
-    if not far:
-        row_input_gradient(x, dy, dx, gamma, beta, s, d, a, mean_h, slope, e)
-        return
-    block = stack_block(dx)
-    lo, hi = 0, first_stop(dx)
-    while lo < size:
-        part, g, b = block[: hi - lo], gamma[lo:hi], beta[lo:hi]
-        row_input_gradient(x[lo:hi], dy[lo:hi], part, g, b, s, d, a, mean_h, slope, e)
-        stream_run(dx, lo, block, hi - lo)
-        lo, hi = hi, min(size, hi + STREAM_BLOCK)
+    gradient_either_way(x, dy, dx, gamma, beta, s, d, a, mean_h, slope, e, far)
 
 
 @inline(force=True)

@@ -14,14 +14,8 @@ so the two sums of each plane, kept in `part`, serve the parameters and, weighte
 
 from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, real, wide
 from normcore.kernels.prefetch import asks_for_next, prefetch_lines
-from normcore.kernels.streaming import (
-    STREAM_BLOCK,
-    first_stop,
-    leaves_cache,
-    stack_block,
-    stream_run,
-)
-from normcore_normalization.channel_planes import gradient_sums, normalize_block, normalize_stream
+from normcore.kernels.streaming import either_way, leaves_cache
+from normcore_normalization.channel_planes import gradient_sums, normalize_either_way
 from normcore_normalization.channel_scalars import affine, centered, parameter
 from normcore_normalization.row_statistics import BLOCK, keep_row, row_statistics
 
@@ -67,10 +61,7 @@ def merge_row(r, part, rows, unit, per_sample, groups, eps, shift, rest, scale, 
 def normalize_plane(x, y, r, c, gamma, beta, shift, rest, scale, far, e):
     """far: around the caches."""
     a, b = scale[r] * parameter(gamma, c, 1), parameter(beta, c, 0)
-    if far:
-        normalize_stream(x, y, shift[r], rest[r], a, b, e)
-    else:
-        normalize_block(x, y, shift[r], rest[r], a, b, e)
+    normalize_either_way(x, y, shift[r], rest[r], a, b, e, far)
 
 
 @inline
@@ -160,6 +151,9 @@ def input_gradient(x, dy, dx, s, d, a, b, inverse, factor, mean_h, slope, e):
         dx[i] = inverse * (factor * g - mean_h - centered(x[i], s, d) * slope)
 
 
+gradient_either_way = either_way(input_gradient, read=["x", "dy"], written=["dx"])
+
+
 @inline
 def plane_gradient(x, dy, dx, r, c, gamma, beta, shift, rest, scale, mean_h, slope, far, e):
     """slope: the mean of h * xhat, times bend / sigma; far: around the caches."""
@@ -167,16 +161,7 @@ def plane_gradient(x, dy, dx, r, c, gamma, beta, shift, rest, scale, mean_h, slo
     a = scale[r] * factor
     b = parameter(beta, c, 0)
     s, d, inverse = shift[r], rest[r], scale[r]
-    if not far:
-        input_gradient(x, dy, dx, s, d, a, b, inverse, factor, mean_h, slope, e)
-        return
-    block = stack_block(dx)
-    lo, hi = 0, first_stop(dx)
-    while lo < dx.size:
-        part = block[: hi - lo]
-        input_gradient(x[lo:hi], dy[lo:hi], part, s, d, a, b, inverse, factor, mean_h, slope, e)
-        stream_run(dx, lo, block, hi - lo)
-        lo, hi = hi, min(dx.size, hi + STREAM_BLOCK)
+    gradient_either_way(x, dy, dx, s, d, a, b, inverse, factor, mean_h, slope, e, far)
 
 
 @inline
