@@ -16,7 +16,7 @@ from normcore.errors import NormcoreError
 from normcore.kernels import store
 from normcore.kernels.function import Function, Inline, read
 from normcore.kernels.packs import PACK_BYTES
-from normcore.kernels.source import UNCOUNTED, Writer
+from normcore.kernels.source import COUNTED, UNCOUNTED, Writer
 from normcore.storage import array_dtype
 
 
@@ -195,7 +195,7 @@ class Kernel:
         them. Its text is on disk from then on, and taken at once.
         """
         name, text = self.__name__.strip("_"), self.text(variant)
-        counted = text.replace(UNCOUNTED, "")
+        counted = text.replace(UNCOUNTED, COUNTED)
         if not variant.compiled or counted == text:
             return store.load(name, text, variant.compiled), ""
         if store.holds(name, counted):

@@ -26,9 +26,8 @@ from normcore.kernels.packs import Simulated
 
 HELPER_FLAGS = ("contract",)
 SUM_FLAGS = ("contract", "nsz", "reassoc")
-UNCOUNTED = (
-    "_nrt=False, "  # how a CPU kernel says that it makes no arrays: Numba then counts no references to any
-)
+# How a CPU kernel says that it makes no arrays, so that Numba counts no references to any, and that it does.
+UNCOUNTED, COUNTED = "_nrt=False, ", "_nrt=True, "
 
 
 @dataclass

@@ -9,7 +9,6 @@ import pytest
 from numba.core.runtime import _nrt_python, rtsys
 
 import normcore
-from normcore.kernels import Kernel
 
 BATCH = 32
 SHAPE = (4, 12, 12)
@@ -69,25 +68,11 @@ def test_a_step_allocates_nothing():
     assert peak - held < 4 * LARGE, f"{peak - held} bytes at once"
 
 
-def test_kernels_allocate_nothing(monkeypatch):
-    """Numba counts one allocation for each array argument that it takes in, and each array made in a kernel."""
+def test_kernels_make_no_arrays():
+    """A kernel that makes none is compiled without reference counts; for others Numba counts what they are given, too."""
     trainer, x, targets = trainer_and_batch()
     for _ in range(3):
         trainer.step(x, targets)
-    passed = 0
-    get = Kernel.__getitem__
-
-    def counting(self, t):
-        launch = get(self, t)
-
-        def launched(*arguments):
-            nonlocal passed
-            passed += arrays_in(arguments)
-            launch(*arguments)
-
-        return launched
-
-    monkeypatch.setattr(Kernel, "__getitem__", counting)
     _nrt_python.memsys_enable_stats()
     try:
         before = rtsys.get_allocation_stats().alloc
@@ -95,12 +80,7 @@ def test_kernels_allocate_nothing(monkeypatch):
         made = rtsys.get_allocation_stats().alloc - before
     finally:
         _nrt_python.memsys_disable_stats()
-    assert passed > 50
-    assert made == passed, f"{made} allocations for {passed} array arguments"
-
-
-def arrays_in(arguments):
-    return sum(arrays_in(a) if isinstance(a, tuple) else isinstance(a, np.ndarray) for a in arguments)
+    assert made == 0
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="reads resident memory from /proc")
