@@ -38,12 +38,7 @@ from normcore_pooling import interval_backward as backward
 from normcore_pooling.interval_forward import MAX, largest_of
 from normcore_pooling.interval_windows import REGULAR, Geometry, check_rank, first_of, tap_dtype
 from normcore_pooling.max_rows import TAP
-
-
-@inline
-def weight(v):
-    """max(v, 0); NaN stays."""
-    return real(0) if v <= real(0) else v
+from normcore_pooling.stochastic_lines import SHORTEST, cut_of, forward_first, forward_last, lanes_of, weight
 
 
 @inline
@@ -230,13 +225,25 @@ class StochasticPool(Op, name="stochastic_pool", source="Zeiler and Fergus 2013,
         return Plan(
             y=shape,
             saved={"arg": Array((size,), tap_dtype(taps)), "sums": Array((size,))},
+            workspace=cut_of(*x.shape[:2], found, x.dtype).scratch(),
             flops=3 * size * taps,
         )
 
     def forward_cpu(self, t):
-        if t.y.size:
-            g, made = self._geometry(t), self._made(t, _forward_cpu)
-            made[t](*self._arrays(t, g), t.key, t.call, t.training, *g.windows[1:])
+        if not t.y.size:
+            return
+        g = self._geometry(t)
+        flat = (t.x.reshape(-1), t.y.reshape(-1), t.arg, t.sums, *g.cut.arrays(t), t.key, t.call, t.training)
+        if t.format == "channels_last":
+            constants = {"TAP": t.arg.dtype.type, "LANES": lanes_of(t.dtype)}
+            forward = forward_last.with_constants(**constants)
+            forward[t](*flat, g.cut.some, g.places, t.x.shape[0], g.size, g.out, g.stride)
+        elif g.out[2] >= SHORTEST:
+            forward = forward_first.with_constants(TAP=t.arg.dtype.type)
+            forward[t](*flat, g.cut.length, g.places, g.size, g.out, g.stride)
+        else:
+            forward = self._made(t, _forward_cpu)
+            forward[t](*self._arrays(t, g), t.key, t.call, t.training, *g.windows[1:])
 
     def backward_cpu(self, t):
         if t.dx is None or not t.dx.size:
@@ -276,6 +283,9 @@ class StochasticPool(Op, name="stochastic_pool", source="Zeiler and Fergus 2013,
             found = self.windows(spatial)
             out, taps, stride = zip(*((w.out, w.kernel, w.stride) for w in found), strict=True)
             g = t.geometry = Geometry(t.x.shape, t.format, out, taps, stride)
+            channels = t.x.shape[1 if t.format == "channels_first" else -1]
+            g.cut = cut_of(t.x.shape[0], channels, found, t.dtype)
+            g.places = g.cut.places(g.size, g.kernel, g.x[-1])
         return g
 
     def _made(self, t, kernel):
