@@ -3,10 +3,9 @@
     MAX    an element gets dy of the windows whose maximum it was
     MIXED  mix times that and 1 - mix times dy / count of every window that holds it; dmix = sum of dy * (max - mean)
 
-Where windows overlap an element adds up what it gets, in the order of the windows. On the CPU, for maxima at regular
-places, a task owns some channels of a sample and adds to them window by window (mixtures: positions.py, fractional
-windows: fractional_planes.py); on CUDA a thread owns an element and collects from its windows. No atomics: the same
-bits every time.
+Where windows overlap an element adds up what it gets, in the order of the windows: on CUDA a thread owns an element and
+collects from its windows. The CPU has other kernels for that (positions.py, max_planes.py, fractional_planes.py). No
+atomics: the same bits every time.
 """
 
 import numpy as np
@@ -22,67 +21,6 @@ THREADS = 256
 
 
 # -- CPU ---------------------------------------------------------------------------------------------------
-
-
-@inline
-def clear(dx, first, last):
-    """dx (D, H, W, B) of a sample: its channels first to last."""
-    for d in range(dx.shape[0]):
-        for h in range(dx.shape[1]):
-            for w in range(dx.shape[2]):
-                row = dx[d, h, w, first:last]
-                for k in range(row.size):
-                    row[k] = real(0)
-
-
-@inline
-def add_winners(dy, arg, dx, d0, h0, w0, first, kernel):
-    """dy, arg: some channels of a window, from `first` on; dx (D, H, W, B) of a sample."""
-    for k in range(dy.size):
-        tap = np.int64(arg[k])
-        row = tap // kernel[2]
-        w = w0 + tap - row * kernel[2]
-        dx[d0 + row // kernel[1], h0 + row % kernel[1], w, first + k] += dy[k]
-
-
-@inline
-def scatter_sample(dy, arg, dx, first, last, out, kernel, stride):
-    """All windows of a sample, its channels first to last at once."""
-    for od in range(out[0]):
-        for oh in range(out[1]):
-            for ow in range(out[2]):
-                line, taps = dy[od, oh, ow, first:last], arg[od, oh, ow, first:last]
-                add_winners(line, taps, dx, od * stride[0], oh * stride[1], ow * stride[2], first, kernel)
-
-
-@inline
-def scatter_plane(dy, arg, dx, out, kernel, stride):
-    """All windows of one channel of a sample; dy, arg, dx (.., 1)."""
-    for od in range(out[0]):
-        for oh in range(out[1]):
-            for ow in range(out[2]):
-                tap = np.int64(arg[od, oh, ow, 0])
-                row = tap // kernel[2]
-                layer = 0 if kernel[0] == 1 else row // kernel[1]
-                w = ow * stride[2] + tap - row * kernel[2]
-                h = oh * stride[1] + row - layer * kernel[1]
-                dx[od * stride[0] + layer, h, w, 0] += dy[od, oh, ow, 0]
-
-
-@cpu
-def backward_cpu(dy, arg, dx, parts, out, kernel, stride):
-    """MAX, windows of the regular rule; a task owns some channels of a sample."""
-    inner = dx.shape[4]
-    step = (inner + parts - 1) // parts
-    for task in prange(dx.shape[0] * parts):
-        a = np.int64(task) // parts
-        first = min(inner, (np.int64(task) - a * parts) * step)
-        last = min(inner, first + step)
-        clear(dx[a], first, last)
-        if inner == 1:
-            scatter_plane(dy[a], arg[a], dx[a], out, kernel, stride)
-        else:
-            scatter_sample(dy[a], arg[a], dx[a], first, last, out, kernel, stride)
 
 
 @inline(reassociate=True)

@@ -75,8 +75,6 @@ class Geometry:
         self.stride = (*ones, *(stride or kernel))
         self.x, self.y = (outer, *self.size, inner), (outer, *self.out, inner)
         self.windows = (self.size, self.out, self.kernel, self.stride)
-        batch = max(1, shape[0])
-        self.parts = 1 if first else max(1, min(inner // 16, -(-16 // batch)))  # of the channels, in backward
 
     @property
     def taps(self):

@@ -16,26 +16,25 @@ from normcore.kernels import cpu, inline, prange, real
 from normcore.kernels.draws import GROUP, LINE, ROOM, groups_of, lanes_of, lines_out, part_of
 from normcore.kernels.every import copy_every
 from normcore.kernels.line_by_line import line_by_line
+from normcore.kernels.prefetch import prefetch_lines
 from normcore.kernels.unaliased import unaliased
 from normcore.kernels.window import window
 from normcore.random import philox, unit_32
 from normcore_pooling.max_rows import TAP, better
+from normcore_pooling.stochastic_windows import weight
 
 LANES = 16  # channels that are drawn for at once; of a kernel made by with_constants(LANES=lanes_of(dtype))
 LENGTH = 512  # windows of a line at most
 COPIES = 1 << 14  # elements of all taps' lines, channels first: they stay in the second-level cache
-BLOCKS = 8  # of LANES channels, in a line channels last: rows of memory are long, what is drawn fits that cache
+BLOCKS = (
+    8  # of LANES channels, in a line channels last: rows of memory are long, what is drawn fits that cache
+)
 SHORTEST = 4  # outputs of a row, channels first: of fewer, copies cost more than they save
+AHEAD = 2048  # elements
 TASKS = 16  # that share the work, each with its own scratch
 
 
 # -- lines -------------------------------------------------------------------------------------------------
-
-
-@inline
-def weight(v):
-    """max(v, 0); NaN stays."""
-    return real(0) if v < real(0) else v
 
 
 @inline
@@ -169,6 +168,7 @@ def copy_windows(x, first, q, count, places, size, out, stride):
         ow, oh, od = first + i - row * out[2], row - layer * out[1], layer - plane * out[0]
         at = ((plane * size[0] + od * stride[0]) * size[1] + oh * stride[1]) * size[2] + ow * stride[2]
         some = min(out[2] - ow, count - i)
+        prefetch_lines(x, at + AHEAD, stride[1] * size[2])
         for t in range(places.shape[1]):
             copy_every(q, places[1, t] + i, x, at + places[0, t], stride[2], some)
         i += some

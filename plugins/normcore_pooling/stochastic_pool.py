@@ -30,144 +30,18 @@ import math
 import numpy as np
 
 from normcore import Array, Op, Plan, Tensor
-from normcore.kernels import cpu, cu, cuda, inline, prange, real
-from normcore.random import uniform, uniform_32
-from normcore.shapes import check_sizes, windows
+from normcore.kernels.draws import lanes_of
+from normcore.random import uniform
+from normcore.shapes import ONE, check_sizes, windows
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_pooling import interval_backward as backward
-from normcore_pooling.interval_forward import MAX, largest_of
-from normcore_pooling.interval_windows import REGULAR, Geometry, check_rank, first_of, tap_dtype
-from normcore_pooling.max_rows import TAP
-from normcore_pooling.stochastic_lines import SHORTEST, cut_of, forward_first, forward_last, lanes_of, weight
-
-
-@inline
-def element(x, a, b, d0, h0, w0, tap, kernel):
-    row = tap // kernel[2]
-    return x[a, d0 + row // kernel[1], h0 + row % kernel[1], w0 + tap - row * kernel[2], b]
-
-
-@inline
-def drawn(x, a, b, d0, h0, w0, total, u, kernel):
-    """The tap that u picks from a window with the finite sum `total`."""
-    taps = kernel[0] * kernel[1] * kernel[2]
-    if total == real(0):
-        return min(taps - 1, np.int64(u * real(taps)))
-    limit = u * total
-    running = real(0)
-    for d in range(kernel[0]):
-        for h in range(kernel[1]):
-            for w in range(kernel[2]):
-                running += weight(x[a, d0 + d, h0 + h, w0 + w, b])
-                if running > limit:
-                    return (d * kernel[1] + h) * kernel[2] + w
-    return taps - 1  # never: u * total is below total, and the sums are the same
-
-
-@inline
-def expected(x, a, b, d0, h0, w0, total, kernel):
-    """The probability-weighted mean; a plain mean where nothing is positive."""
-    mean = real(0)
-    for d in range(d0, d0 + kernel[0]):
-        for h in range(h0, h0 + kernel[1]):
-            for w in range(w0, w0 + kernel[2]):
-                v = x[a, d, h, w, b]
-                if total == real(0):
-                    mean += v / real(kernel[0] * kernel[1] * kernel[2])
-                elif v > real(0):
-                    mean += v * (v / total)  # v * v alone may overflow
-    return mean
-
-
-@inline
-def pool_one(x, y, arg, sums, i, key, call, training, out, kernel, stride):
-    """Output i of y (A, OD, OH, OW, B)."""
-    inner = y.shape[4]
-    place = i // inner
-    row = place // out[2]
-    layer = row // out[1]
-    a = layer // out[0]
-    b = i - place * inner
-    at = (a, layer % out[0], row % out[1], place % out[2], b)
-    d0, h0, w0 = at[1] * stride[0], at[2] * stride[1], at[3] * stride[2]
-    total = real(0)
-    for d in range(d0, d0 + kernel[0]):
-        for h in range(h0, h0 + kernel[1]):
-            for w in range(w0, w0 + kernel[2]):
-                total += weight(x[a, d, h, w, b])
-    tap = np.int64(0)
-    if not total < real(math.inf):
-        _, tap = largest_of(x, a, b, d0, d0 + kernel[0], h0, h0 + kernel[1], w0, w0 + kernel[2], kernel)
-    elif training:
-        positions = out[0] * out[1] * out[2]
-        logical = (a * inner + b) * positions + place - a * positions
-        tap = drawn(x, a, b, d0, h0, w0, total, real(uniform_32(key, logical, call, 0)), kernel)
-    if training or not total < real(math.inf):
-        y[at] = element(x, a, b, d0, h0, w0, tap, kernel)
-    else:
-        y[at] = expected(x, a, b, d0, h0, w0, total, kernel)
-    arg[at] = TAP(tap)
-    sums[at] = total
-
-
-@inline
-def expected_gradient(x, y, dy, arg, sums, i, size, out, kernel, stride):
-    """dx of element i of x (A, D, H, W, B) in inference."""
-    inner = x.shape[4]
-    place = i // inner
-    row = place // size[2]
-    layer = row // size[1]
-    a = layer // size[0]
-    b = i - place * inner
-    d, h, w = layer % size[0], row % size[1], place % size[2]
-    v = x[a, d, h, w, b]
-    zero = real(0)
-    gradient = real(0)
-    for od in range(
-        first_of(d, size[0], out[0], kernel[0], stride[0], zero), min(out[0], d // stride[0] + 1)
-    ):
-        for oh in range(
-            first_of(h, size[1], out[1], kernel[1], stride[1], zero), min(out[1], h // stride[1] + 1)
-        ):
-            for ow in range(
-                first_of(w, size[2], out[2], kernel[2], stride[2], zero), min(out[2], w // stride[2] + 1)
-            ):
-                at = (a, od, oh, ow, b)
-                total, g = sums[at], dy[at]
-                if not total < real(math.inf):
-                    tap = (d - od * stride[0]) * kernel[1] + h - oh * stride[1]
-                    tap = tap * kernel[2] + w - ow * stride[2]
-                    gradient += g if arg[at] == TAP(tap) else zero
-                elif total == zero:
-                    gradient += g / real(kernel[0] * kernel[1] * kernel[2])
-                elif v > zero:
-                    gradient += g * ((v - y[at]) / total + v / total)
-    return gradient
-
-
-@cpu
-def _forward_cpu(x, y, arg, sums, key, call, training, out, kernel, stride):
-    for i in prange(y.size):
-        pool_one(x, y, arg, sums, np.int64(i), key, call, training, out, kernel, stride)
-
-
-@cpu
-def _expected_gradient_cpu(x, y, dy, arg, sums, dx, size, out, kernel, stride):
-    """dx flat."""
-    for i in prange(dx.size):
-        dx[i] = expected_gradient(x, y, dy, arg, sums, np.int64(i), size, out, kernel, stride)
-
-
-@cuda
-def _forward_cuda(x, y, arg, sums, key, call, training, out, kernel, stride):
-    for i in range(cu.grid(1), y.size, cu.gridsize(1)):
-        pool_one(x, y, arg, sums, i, key, call, training, out, kernel, stride)
-
-
-@cuda
-def _expected_gradient_cuda(x, y, dy, arg, sums, dx, size, out, kernel, stride):
-    for i in range(cu.grid(1), dx.size, cu.gridsize(1)):
-        dx[i] = expected_gradient(x, y, dy, arg, sums, i, size, out, kernel, stride)
+from normcore_pooling import stochastic_windows as one_by_one
+from normcore_pooling.interval_forward import MAX
+from normcore_pooling.interval_windows import REGULAR, Geometry, check_rank, tap_dtype
+from normcore_pooling.links import of_windows
+from normcore_pooling.max_planes import backward_planes
+from normcore_pooling.positions import MATCH, NO_FACTORS, arguments, reduce_positions, scratch_arrays
+from normcore_pooling.stochastic_lines import SHORTEST, cut_of, forward_first, forward_last
 
 
 class StochasticPool(Op, name="stochastic_pool", source="Zeiler and Fergus 2013, arXiv:1301.3557, section 3"):
@@ -225,7 +99,10 @@ class StochasticPool(Op, name="stochastic_pool", source="Zeiler and Fergus 2013,
         return Plan(
             y=shape,
             saved={"arg": Array((size,), tap_dtype(taps)), "sums": Array((size,))},
-            workspace=cut_of(*x.shape[:2], found, x.dtype).scratch(),
+            workspace={
+                **cut_of(*x.shape[:2], found, x.dtype).scratch(),
+                **scratch_arrays(of_windows(_three(found))),
+            },
             flops=3 * size * taps,
         )
 
@@ -242,24 +119,28 @@ class StochasticPool(Op, name="stochastic_pool", source="Zeiler and Fergus 2013,
             forward = forward_first.with_constants(TAP=t.arg.dtype.type)
             forward[t](*flat, g.cut.length, g.places, g.size, g.out, g.stride)
         else:
-            forward = self._made(t, _forward_cpu)
+            forward = self._made(t, one_by_one.forward_cpu)
             forward[t](*self._arrays(t, g), t.key, t.call, t.training, *g.windows[1:])
 
     def backward_cpu(self, t):
         if t.dx is None or not t.dx.size:
             return
         g = self._geometry(t)
-        dy, arg, sums = t.dy.reshape(g.y), t.arg.reshape(g.y), t.sums.reshape(g.y)
-        if t.training:
-            backward.backward_cpu[t](dy, arg, t.dx.reshape(g.x), g.parts, *g.windows[1:])
+        if not t.training:
+            kernel = self._made(t, one_by_one.expected_gradient_cpu)
+            x, y, arg, sums = self._arrays(t, g)
+            kernel[t](x, y, t.dy.reshape(g.y), arg, sums, t.dx.reshape(-1), *g.windows)
+        elif t.format == "channels_first":
+            planes = (g.x[0], -1)
+            dy, arg, dx = t.dy.reshape(planes), t.arg.reshape(planes), t.dx.reshape(planes)
+            backward_planes[t](dy, arg, dx, g.starts, g.reach)
         else:
-            kernel = self._made(t, _expected_gradient_cpu)
-            x, y = t.x.reshape(g.x), t.y.reshape(g.y)
-            kernel[t](x, y, dy, arg, sums, t.dx.reshape(-1), *g.windows)
+            reduce = reduce_positions.with_constants(OPERATION=MATCH)
+            reduce[t](t.dy.reshape(-1), t.dx.reshape(-1), t.arg, NO_FACTORS, *g.links)
 
     def forward_cuda(self, t):
         if t.y.size:
-            g, made = self._geometry(t), self._made(t, _forward_cuda)
+            g, made = self._geometry(t), self._made(t, one_by_one.forward_cuda)
             made[t, t.y.size](*self._arrays(t, g), t.key, t.call, t.training, *g.windows[1:])
 
     def backward_cuda(self, t):
@@ -272,7 +153,7 @@ class StochasticPool(Op, name="stochastic_pool", source="Zeiler and Fergus 2013,
             scratch = (t.sums, t.sums.reshape(1, -1))
             kernel[t, t.dx.size](dy, arg, t.dx.reshape(g.x), *scratch, *g.windows)
         else:
-            kernel = self._made(t, _expected_gradient_cuda)
+            kernel = self._made(t, one_by_one.expected_gradient_cuda)
             x, y = t.x.reshape(g.x), t.y.reshape(g.y)
             kernel[t, t.dx.size](x, y, dy, arg, sums, t.dx.reshape(-1), *g.windows)
 
@@ -280,12 +161,7 @@ class StochasticPool(Op, name="stochastic_pool", source="Zeiler and Fergus 2013,
         g = vars(t).get("geometry")  # depends on the bound shapes alone, so it is worked out once
         if g is None:
             spatial = t.x.shape[2:] if t.format == "channels_first" else t.x.shape[1:-1]
-            found = self.windows(spatial)
-            out, taps, stride = zip(*((w.out, w.kernel, w.stride) for w in found), strict=True)
-            g = t.geometry = Geometry(t.x.shape, t.format, out, taps, stride)
-            channels = t.x.shape[1 if t.format == "channels_first" else -1]
-            g.cut = cut_of(t.x.shape[0], channels, found, t.dtype)
-            g.places = g.cut.places(g.size, g.kernel, g.x[-1])
+            g = t.geometry = _Geometry(t, self.windows(spatial))
         return g
 
     def _made(self, t, kernel):
@@ -313,3 +189,27 @@ class StochasticPool(Op, name="stochastic_pool", source="Zeiler and Fergus 2013,
         else:
             y = (weights / weights.sum(-1, keepdims=True) * views).sum(-1)
         return np.where(np.isfinite(total[..., 0]), y, views.max(-1))
+
+
+def _three(found):
+    """The Windows of depth, height and width."""
+    return (ONE,) * (3 - len(found)) + tuple(found)
+
+
+class _Geometry(Geometry):
+    """Also, for kernels on the CPU: how outputs are cut, where taps and windows lie, which windows hold an input."""
+
+    def __init__(self, t, found):
+        out, taps, stride = zip(*((w.out, w.kernel, w.stride) for w in found), strict=True)
+        super().__init__(t.x.shape, t.format, out, taps, stride)
+        samples = t.x.shape[0]
+        channels = t.x.shape[1 if t.format == "channels_first" else -1]
+        self.cut = cut_of(samples, channels, found, t.dtype)
+        self.places = self.cut.places(self.size, self.kernel, self.x[-1])
+        if t.format == "channels_first":
+            d, h, w = (np.arange(n) * step for n, step in zip(self.out, self.stride, strict=True))
+            starts = (d[:, None, None] * self.size[1] + h[:, None]) * self.size[2] + w
+            self.starts, self.reach = (a.astype(np.uint64) for a in (starts.reshape(-1), self.places[0]))
+        else:
+            both = of_windows(_three(found))
+            self.links = arguments(both, samples, channels, "backward", t.terms, t.weights)
