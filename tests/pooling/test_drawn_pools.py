@@ -72,6 +72,29 @@ def test_sums_that_are_not_finite(training):
     assert dx[0].tolist() == [[0, 1, 0], [1, 0, 0], [0, 1, 0]]
 
 
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize(
+    ("shape", "parameters"),
+    [
+        ((2, 5, 37, 41), {"kernel_size": 3, "stride": 2}),  # lines of several rows and planes
+        ((1, 150, 9, 11), {"kernel_size": (2, 3), "stride": 1}),  # more channels than a line takes
+        ((1, 17, 3, 1100), {"kernel_size": (3, 1), "stride": 1}),  # more positions than are drawn for at once
+        ((2, 3, 40, 39), {"kernel_size": 19, "stride": 5}),  # more taps than a byte counts
+    ],
+)
+def test_lines_are_cut_anywhere(memory_format, shape, parameters):
+    """Beside windows that hold no positive value, or one that is not finite."""
+    rng = np.random.default_rng(2)
+    x = np.round(rng.standard_normal(shape)).astype(np.float32)
+    x.reshape(-1)[rng.integers(0, x.size, 9)] = np.inf
+    pool = stochastic(shape, memory_format, **parameters)
+    for training in (True, False):
+        y = pool.forward(x, training=training)
+        with np.errstate(invalid="ignore"):
+            expected = pool.op.reference(x, training=training, key=pool._binding.t.key)
+        np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("op", ["stochastic_pool", "fractional_max_pool"])
 def test_the_same_bits_for_any_threads_and_format(op):
     shape = (3, 19, 14, 15)
