@@ -41,6 +41,7 @@ from normcore_pooling.interval_windows import REGULAR, Geometry, check_rank, tap
 from normcore_pooling.links import of_windows
 from normcore_pooling.max_planes import backward_planes
 from normcore_pooling.positions import MATCH, NO_FACTORS, arguments, reduce_positions, scratch_arrays
+from normcore_pooling.stochastic_expected import expected_gradient_lines
 from normcore_pooling.stochastic_lines import SHORTEST, cut_of, forward_first, forward_last
 
 
@@ -127,9 +128,10 @@ class StochasticPool(Op, name="stochastic_pool", source="Zeiler and Fergus 2013,
             return
         g = self._geometry(t)
         if not t.training:
-            kernel = self._made(t, one_by_one.expected_gradient_cpu)
-            x, y, arg, sums = self._arrays(t, g)
-            kernel[t](x, y, t.dy.reshape(g.y), arg, sums, t.dx.reshape(-1), *g.windows)
+            kernel = expected_gradient_lines.with_constants(TAP=t.arg.dtype.type)
+            read = (a.reshape(-1) for a in (t.x, t.y, t.dy, t.arg, t.sums))
+            sizes = (g.x[0], g.x[-1], g.parts, g.size, g.out, g.stride)
+            kernel[t](*read, t.dx.reshape(-1), g.places[0], *sizes)
         elif t.format == "channels_first":
             planes = (g.x[0], -1)
             dy, arg, dx = t.dy.reshape(planes), t.arg.reshape(planes), t.dx.reshape(planes)
@@ -205,6 +207,7 @@ class _Geometry(Geometry):
         samples = t.x.shape[0]
         channels = t.x.shape[1 if t.format == "channels_first" else -1]
         self.cut = cut_of(samples, channels, found, t.dtype)
+        self.parts = 1 if self.x[-1] == 1 else max(1, min(self.x[-1] // 16, -(-16 // samples)))
         self.places = self.cut.places(self.size, self.kernel, self.x[-1])
         if t.format == "channels_first":
             d, h, w = (np.arange(n) * step for n, step in zip(self.out, self.stride, strict=True))

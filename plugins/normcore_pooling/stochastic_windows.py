@@ -131,13 +131,6 @@ def forward_cpu(x, y, arg, sums, key, call, training, out, kernel, stride):
         pool_one(x, y, arg, sums, np.int64(i), key, call, training, out, kernel, stride)
 
 
-@cpu
-def expected_gradient_cpu(x, y, dy, arg, sums, dx, size, out, kernel, stride):
-    """dx flat."""
-    for i in prange(dx.size):
-        dx[i] = expected_gradient(x, y, dy, arg, sums, np.int64(i), size, out, kernel, stride)
-
-
 @cuda
 def forward_cuda(x, y, arg, sums, key, call, training, out, kernel, stride):
     for i in range(cu.grid(1), y.size, cu.gridsize(1)):
