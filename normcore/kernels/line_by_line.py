@@ -28,9 +28,8 @@ def _emit(context: Any, builder: Any, signature: Any, values: Any) -> None:
         jump = branch(target)
         vectors = ir.Constant(I32, max(1, LINE_BYTES // VECTOR_BYTES))
         count = module.add_metadata(["llvm.loop.interleave.count", vectors])
-        rolled = module.add_metadata(
-            ["llvm.loop.unroll.disable"]
-        )  # else short loops unroll, and are not vectorized
+        # A short loop of known length would be unrolled, and not vectorized.
+        rolled = module.add_metadata(["llvm.loop.unroll.disable"])
         loop = ir.MDValue(module, [count], str(len(module.metadata)))
         loop.operands = (loop, count, rolled)  # a loop's identity: its first operand is itself
         jump.set_metadata("llvm.loop", loop)

@@ -20,7 +20,7 @@ def _always_inline(python):
 
 @_always_inline
 def inverse_three_quarters(s):
-    """s^(-3/4) for 1e-10 <= s <= 1e10: in float32 three steps of Newton's iteration for y^-4 = s^3, 2 ulp, without a
+    """s^(-3/4) for 1e-10 <= s <= 1e10: in float32 three steps of Newton's iteration for y^-4 = s^3, 2.2 ulp, without a
     division or a root; in float64 1 / sqrt(s sqrt(s))."""
     if not is_single():
         return 1.0 / math.sqrt(s * math.sqrt(s))
@@ -37,7 +37,7 @@ def inverse_three_quarters(s):
 
 @_always_inline
 def inverse_seven_quarters(s, y):
-    """s^(-7/4) for such s, given y = s^(-3/4): in float32 y^5 s^2, 12 ulp, without a division."""
+    """s^(-7/4) for such s, given y = s^(-3/4): in float32 y^5 s^2, 14 ulp, without a division."""
     if not is_single():
         return y / s
     p = y * y

@@ -15,6 +15,8 @@ from normcore.kernels.kernel import inline
 from normcore.kernels.lowered import I32, Lowered, address_of, element_of, loop, number
 from normcore.kernels.streaming import LINE_BYTES
 
+SHORT = 1024  # elements of a run after which the processor does not foresee where the next one lies
+AHEAD = 2048  # elements: how far ahead of what is read such runs are asked for
 NEXT = 1 << 17  # elements of a part at most, 512 KB of float32: two must fit the second-level cache
 
 

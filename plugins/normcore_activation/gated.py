@@ -13,15 +13,13 @@ from normcore.elementwise_kernels import Scalars
 from normcore.elementwise_loop import is_light
 from normcore.kernels import CudaKernel, Kernel, cpu, cu, cuda, inline, prange
 from normcore.kernels.function import Function, read
-from normcore.kernels.prefetch import prefetch_lines
+from normcore.kernels.prefetch import AHEAD, SHORT, prefetch_lines
 from normcore.kernels.streaming import STREAM_BLOCK, either_way, leaves_cache
 from normcore.kernels.window import window
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_activation.over_axis import logical_axis, physical_axis, split
 
 CHUNK = 16384  # outputs a task takes: 64 KB of float32
-SHORT = 1024  # outputs of a run whose halves the processor does not foresee, for it reads them a line of each in turn
-AHEAD = 2048  # numbers: how far ahead of short runs x is asked for
 
 SAMPLES = (
     Sample("channels of a feature map", shape=(2, 6, 3, 7)),
@@ -92,7 +90,7 @@ def gated_kernels(scalars: Scalars, *parameters: float) -> GatedKernels:
             hi = min(length, lo + CHUNK)
             for o in range(first, min(outer, first + group)):
                 at, beside = 2 * o * length, (2 * o + 1) * length
-                if length <= SHORT:
+                if length <= SHORT:  # the halves are read a line of each in turn
                     prefetch_lines(x, at + AHEAD, 2 * length)
                 a, b = window(x, at + lo, at + hi), window(x, beside + lo, beside + hi)
                 forward_part(a, b, window(y, o * length + lo, o * length + hi), far)
@@ -179,8 +177,8 @@ class Gated(Op):
             self.kernels.backward[t](t.x.reshape(-1), t.dy.reshape(-1), t.dx.reshape(-1), length)
 
     def forward_cuda(self, t):
-        x, y = self._halves(t, t.x, t.y)
-        if y.size:
+        if t.y.size:
+            x, y = self._halves(t, t.x, t.y)
             self.kernels.forward_cuda[t, y.size](x, y)
 
     def backward_cuda(self, t):

@@ -14,15 +14,13 @@ import numpy as np
 
 from normcore import Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels import cpu, cu, cuda, prange
-from normcore.kernels.prefetch import prefetch_lines
+from normcore.kernels.prefetch import AHEAD, SHORT, prefetch_lines
 from normcore.kernels.streaming import LINE_BYTES, leaves_cache, stream_run
 from normcore.kernels.vector_moves import copy_run
 from normcore.kernels.window import window
 from normcore.testing.samples import ErrorSample, Sample
 
 PIECE = 16384  # numbers a parallel task copies: 64 KB of float32
-SHORT = 1024  # numbers of a run after which the processor does not foresee where the next one lies
-AHEAD = 2048  # numbers: how far ahead of short runs they are asked for
 
 
 @cpu

@@ -11,7 +11,7 @@ import numpy as np
 
 from normcore import Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange
-from normcore.kernels.prefetch import prefetch_lines
+from normcore.kernels.prefetch import SHORT, prefetch_lines
 from normcore.kernels.streaming import LINE_BYTES, leaves_cache, stream_run
 from normcore.kernels.transpose import tiles_of, turn_tile
 from normcore.kernels.vector_moves import copy_run
@@ -20,8 +20,6 @@ from normcore.testing.samples import ErrorSample, Sample
 
 RANK = 6  # axes the kernels take, after neighbours are merged; more has never been asked for
 PIECE = 16384  # numbers a task copies where rows stay whole: 64 KB of float32
-
-SHORT = 1024  # numbers of a row after which the processor does not foresee where the next one lies
 AHEAD = 8  # rows: how far ahead short ones are asked for
 
 

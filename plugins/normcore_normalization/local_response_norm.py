@@ -18,7 +18,7 @@ halves are meant. An even size reaches one further to the front, as in PyTorch.
 which has k = 1 and odd sizes).
 
 Numerics: beta = 0.75 takes two square roots, 1 / sqrt(s sqrt(s)), or in float32 on the CPU Newton's iteration for the
-same (2 ulp); other betas exp(-beta log s). Sums are direct,
+same (2.2 ulp); other betas exp(-beta log s). Sums are direct,
 never a running sum that adds and subtracts. Where squares leave float32, or k is below 1e-10, s is computed
 in float64. Forward keeps nothing: backward sums the squares again, cheaper than reading s from memory.
 

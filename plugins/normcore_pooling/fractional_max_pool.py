@@ -37,6 +37,7 @@ from normcore_pooling.adaptive_max_pool import widen
 from normcore_pooling.interval_windows import (
     FRACTIONAL,
     Geometry,
+    axes_of,
     check_rank,
     offset_of,
     start_of,
@@ -69,14 +70,8 @@ def _draw_cuda(offsets, rank, key, call, training):
 @inline
 def index_one(arg, indices, offsets, i, size, out, kernel, stride):
     """indices: flat positions in a map from the offsets of taps; element i of arg (A, OD, OH, OW, B)."""
-    inner = arg.shape[4]
-    place = i // inner
-    row = place // out[2]
-    layer = row // out[1]
-    a = layer // out[0]
-    b = i - place * inner
-    at = (a, layer % out[0], row % out[1], place % out[2], b)
-    plane = a * inner + b
+    at = axes_of(i, arg.shape[4], out)
+    plane = at[0] * arg.shape[4] + at[4]
     tap = np.int64(arg[at])
     line = tap // kernel[2]
     w = start_of(at[3], size[2], out[2], kernel[2], stride[2], offset_of(offsets, plane, 2))

@@ -23,6 +23,15 @@ RULE = REGULAR  # of a kernel made by with_constants(RULE=...)
 
 
 @inline
+def axes_of(i, inner, sizes):
+    """(a, d, h, w, b) of element i of an array (A, D, H, W, B); sizes: (D, H, W)."""
+    place = i // inner
+    row = place // sizes[2]
+    layer = row // sizes[1]
+    return layer // sizes[0], layer % sizes[0], row % sizes[1], place % sizes[2], i - place * inner
+
+
+@inline
 def start_of(o, size, out, kernel, stride, u):
     if RULE == FRACTIONAL:
         if o == out - 1:

@@ -269,7 +269,8 @@ class _Geometry:
         self.x = (*outer, *size, *inner)
         self.y = (*outer, *(w.out for w in found), *inner)
         self.tiles = tiles_of(found, self.x[0]) if self.first else None
-        self.bands = bands_of(found, self.x[0], t.x.dtype.itemsize) if self.first else None
+        lanes = self.first and not self.tiles
+        self.bands = bands_of(found, self.x[0], t.x.dtype.itemsize) if lanes else None
         self.whole = self.first and all(w.kernel == w.size and w.out == 1 and w.before == 0 for w in found)
         one = (1,) if self.first else ()
         self.x5, self.y5 = (*self.x, *one), (*self.y, *one)

@@ -12,7 +12,7 @@ import numpy as np
 from normcore import Array
 from normcore.kernels import cpu, inline, prange, real
 from normcore.kernels.line_by_line import line_by_line
-from normcore.kernels.prefetch import prefetch_lines
+from normcore.kernels.prefetch import AHEAD, prefetch_lines
 from normcore.kernels.streaming import STREAM_BLOCK, leaves_cache, stack_block, stream_run
 from normcore.kernels.unaliased import unaliased
 from normcore.kernels.window import window
@@ -26,8 +26,7 @@ WIDEST = 4  # wider ones leave little to do across
 MOST_ROWS = 9
 VECTOR = 16  # elements that are compared down at once
 BAND = 2048  # elements of a row's maxima in scratch: 16 KB with their taps, for the first-level cache
-AHEAD = 2048  # elements: how far ahead rows are asked for, since they are read side by side
-LONG, FEW = 32, 8  # elements of a row, and for how many shorter ones that is done at once
+LONG, FEW = 32, 8  # elements of a row that is asked for alone, and how many shorter ones are together
 TASKS = 64  # that share the work, each with its own scratch; more than any desktop has threads
 
 

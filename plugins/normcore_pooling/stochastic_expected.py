@@ -12,13 +12,8 @@ import numpy as np
 from normcore.kernels import cpu, inline, prange, real
 from normcore.kernels.unaliased import unaliased
 from normcore.kernels.window import window
+from normcore_pooling.max_planes import clear
 from normcore_pooling.max_rows import TAP
-
-
-@inline
-def clear(dx):
-    for i in range(dx.size):
-        dx[i] = real(0)
 
 
 @inline(force=True)

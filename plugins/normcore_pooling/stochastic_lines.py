@@ -16,10 +16,11 @@ from normcore.kernels import cpu, inline, prange, real
 from normcore.kernels.draws import GROUP, LINE, ROOM, groups_of, lanes_of, lines_out, part_of
 from normcore.kernels.every import copy_every
 from normcore.kernels.line_by_line import line_by_line
-from normcore.kernels.prefetch import prefetch_lines
+from normcore.kernels.prefetch import AHEAD, prefetch_lines
 from normcore.kernels.unaliased import unaliased
 from normcore.kernels.window import window
 from normcore.random import philox, unit_32
+from normcore_pooling.max_planes import clear
 from normcore_pooling.max_rows import TAP, better
 from normcore_pooling.stochastic_windows import weight
 
@@ -27,20 +28,13 @@ LANES = 16  # channels that are drawn for at once; of a kernel made by with_cons
 LENGTH = 512  # windows of a line at most
 COPIES = 1 << 14  # elements of all taps' lines, channels first: they stay in the second-level cache
 BLOCKS = (
-    8  # of LANES channels, in a line channels last: rows of memory are long, what is drawn fits that cache
+    8  # of LANES channels, in a line channels last: memory is read in long rows, what is drawn fits the cache
 )
 SHORTEST = 4  # outputs of a row, channels first: of fewer, copies cost more than they save
-AHEAD = 2048  # elements
 TASKS = 16  # that share the work, each with its own scratch
 
 
 # -- lines -------------------------------------------------------------------------------------------------
-
-
-@inline
-def clear(line):
-    for i in range(line.size):
-        line[i] = real(0)
 
 
 @inline

@@ -11,7 +11,7 @@ import numpy as np
 from normcore.kernels import cpu, cu, cuda, inline, prange, real
 from normcore.random import uniform_32
 from normcore_pooling.interval_forward import largest_of
-from normcore_pooling.interval_windows import first_of
+from normcore_pooling.interval_windows import axes_of, first_of
 from normcore_pooling.max_rows import TAP
 
 
@@ -62,13 +62,8 @@ def expected(x, a, b, d0, h0, w0, total, kernel):
 @inline
 def pool_one(x, y, arg, sums, i, key, call, training, out, kernel, stride):
     """Output i of y (A, OD, OH, OW, B)."""
-    inner = y.shape[4]
-    place = i // inner
-    row = place // out[2]
-    layer = row // out[1]
-    a = layer // out[0]
-    b = i - place * inner
-    at = (a, layer % out[0], row % out[1], place % out[2], b)
+    at = axes_of(i, y.shape[4], out)
+    a, b = at[0], at[4]
     d0, h0, w0 = at[1] * stride[0], at[2] * stride[1], at[3] * stride[2]
     total = real(0)
     for d in range(d0, d0 + kernel[0]):
@@ -79,8 +74,7 @@ def pool_one(x, y, arg, sums, i, key, call, training, out, kernel, stride):
     if not total < real(math.inf):
         _, tap = largest_of(x, a, b, d0, d0 + kernel[0], h0, h0 + kernel[1], w0, w0 + kernel[2], kernel)
     elif training:
-        positions = out[0] * out[1] * out[2]
-        logical = (a * inner + b) * positions + place - a * positions
+        logical = (((a * y.shape[4] + b) * out[0] + at[1]) * out[1] + at[2]) * out[2] + at[3]
         tap = drawn(x, a, b, d0, h0, w0, total, real(uniform_32(key, logical, call, 0)), kernel)
     if training or not total < real(math.inf):
         y[at] = element(x, a, b, d0, h0, w0, tap, kernel)
@@ -93,13 +87,7 @@ def pool_one(x, y, arg, sums, i, key, call, training, out, kernel, stride):
 @inline
 def expected_gradient(x, y, dy, arg, sums, i, size, out, kernel, stride):
     """dx of element i of x (A, D, H, W, B) in inference."""
-    inner = x.shape[4]
-    place = i // inner
-    row = place // size[2]
-    layer = row // size[1]
-    a = layer // size[0]
-    b = i - place * inner
-    d, h, w = layer % size[0], row % size[1], place % size[2]
+    a, d, h, w, b = axes_of(i, x.shape[4], size)
     v = x[a, d, h, w, b]
     zero = real(0)
     gradient = real(0)

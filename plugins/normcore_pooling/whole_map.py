@@ -54,9 +54,7 @@ def sum_maps(x, y, places, divisor, partial, batch, positions, channels, parts, 
         n = j // parts
         low = (j - n * parts) * PART
         count, some = min(PART, positions - low), min(block, channels - c)
-        if (
-            x.size > 2 * NEXT and blocks == 1
-        ):  # rows of channels far apart, which the processor does not foresee
+        if x.size > 2 * NEXT and blocks == 1:  # positions are far apart: the processor does not foresee them
             prefetch_lines(x, (n * positions + low) * channels, count * channels)
         part = x[(n * positions + low) * channels + c :]
         if parts == 1:
