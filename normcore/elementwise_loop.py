@@ -1,8 +1,7 @@
 """The CPU kernel of one pass over flat arrays: chunks in parallel, each a vectorized loop.
 
-Light arithmetic waits for memory. It is written around the caches where the result is too large for them, and takes a
-line of each array a turn where it reads several. With exponentials and the like a loop is as fast as memory is, or
-slower; a block would be computed and then moved, instead of one while the other: they are left as they are.
+What leaves the caches is written around them. Light arithmetic that reads several arrays takes a line of each a turn
+in the caches too.
 """
 
 import ast
@@ -35,29 +34,47 @@ def pass_over_memory(
     """The kernel name(*read, *written, e). lines: for element i of each array; functions: the scalar ones they call."""
     arrays, first = [*read, *written], written[0]
     light = all(map(is_light, functions.values()))
-    turn = [*lines, "line_by_line()"] if light and len(read) > 1 else list(lines)
-    # A loop over one range of slices in a helper: indexing with an offset inside prange does not vectorize.
+    turn = [*lines, "line_by_line()"] if light and len(read) > 1 else lines
+    # A loop over one range of slices in a helper: indexing with an offset inside prange does not vectorize. With
+    # exponentials and the like it stays a function of its own, else its constants are read again each turn.
     loop = _function(
         f"{name}_slice",
         arrays,
         [f"for i in range({first}.size):", *(f"    {line}" for line in turn)],
         {**functions, "line_by_line": line_by_line},
+        force=light,
+        apart=not light,
     )
+    each = either_way(loop, read, written)
     slices = ", ".join(f"window({a}, lo, hi)" for a in arrays)
-    each = either_way(loop, read, written) if light else loop
     body = [
         f"n = {first}.size",
-        *([f"far = leaves_cache({first})"] if light else []),
+        f"far = leaves_cache({first})",
         f"for chunk in prange((n + {CHUNK - 1}) // {CHUNK}):",
         f"    lo = chunk * {CHUNK}",
         f"    hi = min(n, lo + {CHUNK})",
-        f"    {each.name}({slices}, e{', far' if light else ''})",
+        f"    {each.name}({slices}, e, far)",
     ]
     return Kernel(
         _function(name, arrays, body, {"leaves_cache": leaves_cache, "window": window, each.name: each})
     )
 
 
-def _function(name: str, arrays: Sequence[str], lines: Sequence[str], names: Mapping[str, Any]) -> Function:
+def _function(
+    name: str,
+    arrays: Sequence[str],
+    lines: Sequence[str],
+    names: Mapping[str, Any],
+    *,
+    force: bool = False,
+    apart: bool = False,
+) -> Function:
     body = "".join(f"    {line}\n" for line in lines)
-    return Function(name, f"def {name}({', '.join(arrays)}, e):\n{body}", dict(names), typed=True)
+    return Function(
+        name,
+        f"def {name}({', '.join(arrays)}, e):\n{body}",
+        dict(names),
+        typed=True,
+        force=force,
+        apart=apart,
+    )

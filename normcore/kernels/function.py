@@ -20,7 +20,8 @@ class Function:
     name: in the generated module, unless it is taken there. text: from `def` on, without decorators. namespace:
     where its free names live. Flags: reassociate (a sum whose order the compiler may choose), typed (literals
     carry their types already), scalar (elementwise arithmetic only: whole-number literals are retyped as well),
-    force (inlined whatever its size: a call left in a loop keeps it from vectorizing).
+    force (inlined whatever its size: a call left in a loop keeps it from vectorizing), apart (not inlined because its
+    caller is: a long loop of its own keeps its constants in registers).
     """
 
     def __init__(
@@ -34,10 +35,12 @@ class Function:
         typed: bool = False,
         scalar: bool = False,
         force: bool = False,
+        apart: bool = False,
     ):
         self.name, self.python = name, python
         self._text, self._namespace, self._line = text, namespace or {}, 0
         self.reassociate, self.typed, self.scalar, self.force = reassociate, typed, scalar, force
+        self.apart = apart
         self.file = python.__code__.co_filename if python is not None else ""
 
     @property

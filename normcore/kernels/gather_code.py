@@ -6,9 +6,9 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from normcore.kernels.lowered import I64, address_of, loop, number
+from normcore.kernels.lowered import I64, LINE_BYTES, address_of, loop, number
 from normcore.kernels.prefetch import prefetch
-from normcore.kernels.streaming import LINE_BYTES, STREAM_BYTES, around_caches
+from normcore.kernels.streaming import STREAM_BYTES, around_caches
 
 GROUP = 8  # terms that are read side by side, along all channels, where there are more than UNROLLED has
 TOGETHER = 4  # vectors whose accumulators stay in registers at once

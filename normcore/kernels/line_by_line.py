@@ -14,8 +14,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from normcore.kernels.lowered import I32, Lowered
-from normcore.kernels.streaming import LINE_BYTES
+from normcore.kernels.lowered import I32, LINE_BYTES, Lowered
 from normcore.kernels.tile import VECTOR_BYTES
 
 

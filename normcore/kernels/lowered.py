@@ -14,6 +14,7 @@ from numba.core.typing.templates import AbstractTemplate, infer, infer_global
 from numba.extending import lower_builtin
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
+LINE_BYTES = 64  # of a cache
 
 
 def host_features() -> dict[str, bool]:

@@ -211,7 +211,10 @@ class Writer:
             return f"@njit(parallel={parallel}, cache=True, nogil=True, {shared})"
         # Nobody calls a helper from Python: without its wrappers it compiles a fifth faster.
         shared = f"no_cpython_wrapper=True, no_cfunc_wrapper=True, {shared}"
-        return f"@njit(forceinline=True, {shared})" if function.force else f"@njit({shared})"
+        force = function.force or function.scalar
+        if force or function.apart:  # unless told otherwise it is inlined into what is inlined
+            shared = f"forceinline={force}, {shared}"
+        return f"@njit({shared})"
 
     def _origin(self, function: Function) -> str:
         return f"# {pathlib.Path(function.file).name}:{function.line}\n" if function.file else ""

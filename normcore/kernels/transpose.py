@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from normcore.kernels import cpu, cu, cuda, inline, prange, real
+from normcore.kernels.lowered import LINE_BYTES
 from normcore.kernels.prefetch import prefetch_lines
-from normcore.kernels.streaming import LINE_BYTES, STREAM_BLOCK, first_stop, leaves_cache
+from normcore.kernels.streaming import STREAM_BLOCK, first_stop, leaves_cache
 from normcore.kernels.tile import VECTOR_BYTES
 from normcore.kernels.vector_moves import transpose_block_past
 from normcore.op import Shape

@@ -14,8 +14,9 @@ import numpy as np
 
 from normcore import Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels import cpu, cu, cuda, prange
+from normcore.kernels.lowered import LINE_BYTES
 from normcore.kernels.prefetch import AHEAD, SHORT, prefetch_lines
-from normcore.kernels.streaming import LINE_BYTES, leaves_cache, stream_run
+from normcore.kernels.streaming import leaves_cache, stream_run
 from normcore.kernels.vector_moves import copy_run
 from normcore.kernels.window import window
 from normcore.testing.samples import ErrorSample, Sample

@@ -13,7 +13,14 @@ from normcore_normalization import (
 import normcore
 from normcore.elementwise_kernels import Chain, kernels
 from normcore.kernels import cpu, inline, uncompiled, variant
-from normcore.kernels.streaming import STREAM_BLOCK, first_stop, stack_block, stream_run
+from normcore.kernels.streaming import (
+    STREAM_BLOCK,
+    STREAM_STEP,
+    either_way,
+    first_stop,
+    stack_block,
+    stream_run,
+)
 from normcore.registry import default
 
 
@@ -55,6 +62,48 @@ def test_every_offset_and_length(dtype):
             expected = np.full(3000, -1, dtype)
             expected[offset : offset + count] = 2 * x[:count]
             np.testing.assert_array_equal(found, expected)
+
+
+@inline(force=True)
+def sum_and_difference(x, z, y, w, factor):
+    for i in range(y.size):
+        y[i] = x[i] + factor * z[i]
+        w[i] = x[i] - factor * z[i]
+
+
+sums_either_way = either_way(sum_and_difference, read=["x", "z"], written=["y", "w"])
+
+
+@cpu
+def _sums_either_way(x, z, y, w, factor, far):
+    sums_either_way(x, z, y, w, factor, far)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_two_results_at_any_offset_either_way(dtype):
+    """The second array begins elsewhere in its line than the first."""
+    x, z = np.arange(2000, dtype=dtype), np.arange(2000, dtype=dtype)[::-1].copy()
+    for offset in (0, 1, 7, 15):
+        for count in (0, 1, 15, 16, STREAM_STEP - 1, STREAM_STEP, STREAM_STEP + 16, 5 * STREAM_STEP + 37):
+            for far in (False, True):
+                found = np.full((2, 2000), -1, dtype)
+                y, w = found[0, offset : offset + count], found[1, 3 : 3 + count]
+                _sums_either_way[Run(dtype)](x[:count], z[:count], y, w, dtype_of(dtype)(2), far)
+                expected = np.full((2, 2000), -1, dtype)
+                expected[0, offset : offset + count] = x[:count] + 2 * z[:count]
+                expected[1, 3 : 3 + count] = x[:count] - 2 * z[:count]
+                np.testing.assert_array_equal(found, expected)
+
+
+def dtype_of(name):
+    return np.dtype(name).type
+
+
+def test_stretches_are_taken_a_line_a_turn():
+    """The stretch's loop ends with the mark, the one in the caches is left as it was written."""
+    text = sums_either_way.namespace["sum_and_difference_stretch"].text
+    assert text.rstrip().endswith("line_by_line()")
+    assert "line_by_line" not in sum_and_difference.text
 
 
 CASES = (
