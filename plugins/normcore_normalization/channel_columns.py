@@ -5,6 +5,7 @@ nothing with other tasks, and there is nothing to merge.
 """
 
 from normcore.kernels import cpu, inline, prange, real, wide
+from normcore.kernels.streaming import leaves_cache
 from normcore_normalization.channel_lines import finish_channels
 from normcore_normalization.channel_rows import (
     gradient_rows,
@@ -77,7 +78,8 @@ def forward_columns(
         moving = (momentum, running_mean, running_var)
         finish_channels(x, x[0, :0], lo, hi, done, spread, eps, *moving, shift, rest, scale, change)
         coefficients(lo, hi, gamma, beta, scale, change, line)
-        normalize_rows(x, y, 0, rows, lo, hi, s, rest[lo:hi], line[2, lo:hi], line[3, lo:hi], e)
+        a, b = line[2, lo:hi], line[3, lo:hi]
+        normalize_rows(x, y, 0, rows, lo, hi, s, rest[lo:hi], a, b, leaves_cache(y), e)
 
 
 @cpu

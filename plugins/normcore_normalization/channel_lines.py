@@ -8,6 +8,7 @@ than a line; what belongs to a channel is repeated W / C times in `line` (6, W).
 import math
 
 from normcore.kernels import cpu, inline, prange, real, wide
+from normcore.kernels.streaming import leaves_cache
 from normcore_normalization.channel_planes import keep_statistics
 from normcore_normalization.channel_rows import (
     add_wide,
@@ -156,7 +157,7 @@ def repeat_parameters(gamma, beta, shift, rest, scale, change, line):
 @inline
 def normalize_lines(x, tail, y, y_tail, first, last, line, e):
     whole = min(last, x.shape[0])
-    normalize_rows(x, y, first, whole, 0, x.shape[1], line[0], line[1], line[2], line[3], e)
+    normalize_rows(x, y, first, whole, 0, x.shape[1], line[0], line[1], line[2], line[3], leaves_cache(y), e)
     if whole < last:
         normalize_row(tail, y_tail, line[0], line[1], line[2], line[3], e)
 

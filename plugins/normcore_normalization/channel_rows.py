@@ -9,6 +9,7 @@ import math
 
 from normcore.kernels import epilogue, epilogue_gradient, inline, real, wide
 from normcore.kernels.line_by_line import line_by_line
+from normcore.kernels.prefetch import AHEAD, prefetch_lines
 from normcore.kernels.streaming import either_way, leaves_cache
 from normcore.kernels.unaliased import unaliased
 from normcore_normalization.channel_planes import keep_statistics, move_running
@@ -31,6 +32,7 @@ def sum_rows(x, first, last, lo, hi, shift, total, squares):
     """Add x - shift and its square, rows first to last."""
     t, q = unaliased(total), unaliased(squares)
     for r in range(first, last):
+        prefetch_lines(x, r * x.shape[1] + lo + AHEAD, hi - lo)
         one_sums(x[r, lo:hi], shift, t, q)
 
 
@@ -64,8 +66,8 @@ normalize_either_way = either_way(normalize_row, read=["x", "shift", "rest", "a"
 
 
 @inline
-def normalize_rows(x, y, first, last, lo, hi, shift, rest, a, b, e):
-    far = leaves_cache(y)
+def normalize_rows(x, y, first, last, lo, hi, shift, rest, a, b, far, e):
+    """far: around the caches."""
     for r in range(first, last):
         normalize_either_way(x[r, lo:hi], y[r, lo:hi], shift, rest, a, b, e, far)
 

@@ -17,7 +17,6 @@ from normcore_normalization.group_columns_cuda import (
     column_statistics_cuda,
     normalize_columns_cuda,
 )
-from normcore_normalization.group_planes import count_of
 from normcore_normalization.group_planes_cuda import (
     forward_groups_cuda,
     normalize_planes_cuda,
@@ -27,6 +26,13 @@ from normcore_normalization.group_planes_cuda import (
 )
 from normcore_normalization.row_statistics import keep_row
 from normcore_normalization.teams_cuda import team_of
+
+
+@inline
+def count_of(positions, chunks, k):
+    """How many positions chunk k has."""
+    step = (positions + chunks - 1) // chunks
+    return wide(max(0, min(positions, k * step + step) - k * step))
 
 
 @inline
@@ -52,7 +58,7 @@ def merge_groups_cuda(part, positions, per_sample, groups, eps, shift, rest, sca
         total = wide(0)
         for q in range(lane, parts, 32):
             n, k, c = part_at(q, first, chunks, c0, width)
-            count = count_of(positions, chunks, k, 1)
+            count = count_of(positions, chunks, k)
             if count > wide(0):
                 total += count * (part[n, k, c, 0] - origin)
         m = wide(samples * positions * width)
@@ -60,7 +66,7 @@ def merge_groups_cuda(part, positions, per_sample, groups, eps, shift, rest, sca
         squares = wide(0)
         for q in range(lane, parts, 32):
             n, k, c = part_at(q, first, chunks, c0, width)
-            count = count_of(positions, chunks, k, 1)
+            count = count_of(positions, chunks, k)
             if count > wide(0):
                 u = part[n, k, c, 0] - mean
                 squares += part[n, k, c, 1] + count * u * u

@@ -65,14 +65,14 @@ class GroupedNormalization(Op):
         return False
 
     def _bind(self, t, *arrays):
-        """Geometry, the arrays as (N, C, S) or (N, S, C), and part as its kernels take it."""
+        """Geometry, the arrays as (N, C, S) or (N, S, C), and part: (N, K, C, 2), on the CPU (N, K, 2, C)."""
         last = t.format == "channels_last" and t.x.ndim > 2
         channels = t.x.shape[-1] if last else t.x.shape[1]
         positions = t.part.shape[1] if t.x.size == 0 else t.x.size // (t.x.shape[0] * channels)
         shape = (t.x.shape[0], positions, channels) if last else (t.x.shape[0], channels, positions)
-        part = (
-            t.part if last else t.part.reshape(-1)[: t.x.shape[0] * channels * 2].reshape(-1, 1, channels, 2)
-        )
+        chunks = t.part.shape[1] if last else 1
+        pair = (2, channels) if t.device.name == "cpu" else (channels, 2)
+        part = t.part.reshape(-1)[: shape[0] * chunks * channels * 2].reshape(-1, chunks, *pair)
         return last, channels, part, [None if a is None else a.reshape(shape) for a in arrays]
 
     def _arrays(self, t):

@@ -2,25 +2,21 @@
 
 A group's elements lie apart, so lines of all channels are summed at once: x (N, R, W) is a map of R * W / C positions,
 W / C of them to a row, so that few channels make long vectors too. What belongs to a channel is repeated W / C times
-in `line` (7, W). Chunks of a few hundred positions, cut by shape alone, each give mean and sum of squares of every
-channel; chunks and the channels of a group are merged in order. Where there are samples enough, each is taken through
-all passes by one thread and stays in the cache.
+in `line` (7, W). Chunks of a few hundred positions, cut by shape alone, are summed in the kernel's own precision,
+relative to one shift for each group, and added in float64: what is left for each channel and chunk is two additions.
+Where there are samples enough, each is taken through all passes by one thread and stays in the cache.
 """
 
+import math
+
 from normcore.kernels import cpu, epilogue_gradient, inline, prange, real, wide
-from normcore.kernels.prefetch import NEXT, prefetch_lines
-from normcore.kernels.streaming import (
-    STREAM_BLOCK,
-    leaves_cache,
-    stack_block,
-    stream_run,
-)
-from normcore.kernels.unaliased import unaliased
-from normcore.kernels.window import window
-from normcore_normalization.channel_lines import repeat
-from normcore_normalization.channel_rows import normalize_row, one_gradient_sums, one_sums
+from normcore.kernels.prefetch import asks_for_next, prefetch_lines
+from normcore.kernels.streaming import either_way, leaves_cache
+from normcore_normalization.channel_lines import fold, repeat
+from normcore_normalization.channel_rows import moments, normalize_rows, set_zero, sum_gradient_rows, sum_rows
 from normcore_normalization.channel_scalars import affine, centered, parameter, trusted
-from normcore_normalization.group_planes import merge_row, parameter_sums, row_means
+from normcore_normalization.group_planes import parameter_sums, row_means
+from normcore_normalization.row_statistics import keep_row
 
 LEAST = 8  # samples, for one to be a task
 
@@ -32,55 +28,112 @@ def clear(line):
 
 
 @inline
-def column_wide(x, c, channels, origin):
-    """Mean and sum of squares about it of channel c of x (rows, W), in float64."""
+def group_shifts(first, groups, channels, line):
+    """A shift for each group: its first value of `first` (W,). Over and over in line (W,)."""
+    width = channels // groups
+    for g in range(groups):
+        for c in range(g * width, g * width + width):
+            line[c] = first[g * width]
+    repeat(line[:channels], line)
+
+
+@inline
+def add_sums(x, part, line):
+    """Add to part (2, C), of each channel of x (rows, W), the sums of u and u^2 for u = x - line[2]."""
+    sum_rows(x, 0, x.shape[0], 0, x.shape[1], line[2], line[0], line[1])
+    fold(line[0], part[0])
+    fold(line[1], part[1])
+
+
+@inline
+def clear_sums(part, line):
+    """For add_sums, and with the lines that it uses for add_gradient_sums."""
+    set_zero(part[0])
+    set_zero(part[1])
+    clear(line[0])
+    clear(line[1])
+
+
+@inline
+def floor_of(eps, bend):
+    """What is added to the variance."""
+    return eps * eps if bend.size > 0 else eps
+
+
+@inline
+def moments_wide(x, c0, width, channels):
+    """Mean and biased variance of channels c0 to c0 + width of x (N, R, W), in float64."""
+    origin = wide(x[0, 0, c0])
     total = wide(0)
-    for s in range(x.shape[0]):
-        for k in range(c, x.shape[1], channels):
-            total += wide(x[s, k]) - origin
-    mean = origin + total / wide(x.size // channels)
+    for n in range(x.shape[0]):
+        for s in range(x.shape[1]):
+            for lo in range(c0, x.shape[2], channels):
+                for k in range(lo, lo + width):
+                    total += wide(x[n, s, k]) - origin
+    m = wide(x.size // channels * width)
+    mean = origin + total / m
     squares = wide(0)
-    for s in range(x.shape[0]):
-        for k in range(c, x.shape[1], channels):
-            u = wide(x[s, k]) - mean
-            squares += u * u
-    return mean, squares
+    for n in range(x.shape[0]):
+        for s in range(x.shape[1]):
+            for lo in range(c0, x.shape[2], channels):
+                for k in range(lo, lo + width):
+                    u = wide(x[n, s, k]) - mean
+                    squares += u * u
+    return mean, squares / m
 
 
 @inline
-def add_to(source, target):
-    for i in range(target.size):
-        target[i] += source[i]
+def keep_group(r, x, part, c0, width, s, eps, shift, rest, scale, bend):
+    """Row r of what is kept, from part (N, K, 2, C): sums relative to s over the samples x (N, R, W)."""
+    channels = part.shape[3]
+    total = wide(0)
+    squares = wide(0)
+    for n in range(part.shape[0]):
+        for k in range(part.shape[1]):
+            for c in range(c0, c0 + width):
+                total += part[n, k, 0, c]
+                squares += part[n, k, 1, c]
+    m = wide(x.size // channels * width)
+    mean, var = wide(s) + total / m, (squares - total * total / m) / m
+    if not trusted(total, squares, m, floor_of(eps, bend)):
+        mean, var = moments_wide(x, c0, width, channels)
+    keep_row(r, mean, var, eps, shift, rest, scale, bend)
 
 
 @inline
-def fold_repeats(line, channels):
-    """Add the repetitions of each channel to its first place."""
-    first = line[:channels]
-    for lo in range(channels, line.size, channels):
-        add_to(line[lo : lo + channels], first)
+def add_up_groups(sums, groups):
+    """The sums (C,) of channels become those of groups, in the first places."""
+    width = sums.size // groups
+    for g in range(groups):
+        total = wide(0)
+        for c in range(g * width, g * width + width):
+            total += sums[c]
+        sums[g] = total
+
+
+@inline(force=True)
+def keep_rows(mean, var, eps, shift, rest, scale, bend):
+    for r in range(mean.size):
+        keep_row(r, mean[r], var[r], eps, shift, rest, scale, bend)
 
 
 @inline
-def chunk_statistics(x, part, line, eps):
-    """part (C, 2): mean and sum of squares about it of each channel of x (rows, W)."""
-    channels = part.shape[0]
-    count = wide(x.size // channels)
-    total, squares, shift = unaliased(line[0]), unaliased(line[1]), line[2]
-    clear(total)
-    clear(squares)
-    repeat(x[0, :channels], shift)
-    for s in range(x.shape[0]):
-        one_sums(x[s], shift, total, squares)
-    fold_repeats(total, channels)
-    fold_repeats(squares, channels)
-    for c in range(channels):
-        t, q = wide(total[c]), wide(squares[c])
-        mean, spread = wide(shift[c]) + t / count, q - t * t / count
-        if not trusted(t, q, count, eps):
-            mean, spread = column_wide(x, c, channels, wide(shift[c]))
-        part[c, 0] = mean
-        part[c, 1] = spread
+def keep_sample(n, x, sums, groups, first, eps, shift, rest, scale, bend):
+    """keep_group for all groups of sample n at once, in vectors. sums (2, C) are relative to `first` (W,), see group_shifts."""
+    channels, lo = sums.shape[1], n * groups
+    width, hi = channels // groups, n * groups + groups
+    total, squares, s = sums[0, :groups], sums[1, :groups], shift[lo:hi]
+    add_up_groups(sums[0], groups)
+    add_up_groups(sums[1], groups)
+    for g in range(groups):
+        s[g] = first[g * width]
+    m = wide(x.size // channels * width)
+    if moments(total, squares, s, m, floor_of(eps, bend)) > 0:
+        for g in range(groups):
+            if math.isnan(squares[g]):
+                total[g], squares[g] = moments_wide(x, g * width, width, channels)
+    own = bend[lo:hi] if bend.size > 0 else bend
+    keep_rows(total, squares, eps, s, rest[lo:hi], scale[lo:hi], own)
 
 
 @inline
@@ -105,45 +158,30 @@ def bounds(rows, chunks, k):
     return min(rows, k * step), min(rows, k * step + step)
 
 
-@inline
-def normalize_part(x, y, n, first, last, ahead, line, e):
-    """Rows first to last of sample n; around the caches where y is large, and then with `ahead` asking for the next
-    sample's."""
-    s, d, a, b = line[0], line[1], line[2], line[3]
-    width = x.shape[2]
-    if not leaves_cache(y) or width > STREAM_BLOCK:
-        for i in range(first, last):
-            normalize_row(x[n, i], y[n, i], s, d, a, b, e)
-        return
-    block, step = stack_block(y), STREAM_BLOCK // width
-    for i in range(first, last, step):
-        count = min(step, last - i)
-        if ahead:
-            prefetch_lines(x, ((n + 1) * x.shape[1] + i) * width, count * width)
-        for k in range(count):
-            normalize_row(x[n, i + k], window(block, k * width, k * width + width), s, d, a, b, e)
-        stream_run(y, (n * x.shape[1] + i) * width, block, count * width)
-
-
 @cpu
 def statistics_lines(x, part, lines, per_sample, groups, eps, shift, rest, scale, bend):
-    """x (N, R, W); part (N, K, C, 2) float64, lines (N, K, 7, W): scratch."""
-    batch, rows, width = x.shape
-    chunks, channels = part.shape[1], part.shape[2]
-    floor = eps * eps if bend.size > 0 else eps
+    """x (N, R, W); part (N, K, 2, C) float64, lines (N, K, 7, W): scratch."""
+    batch, rows, _ = x.shape
+    chunks, channels = part.shape[1], part.shape[3]
     for j in prange(batch * chunks):
         n = j // chunks
         k = j - n * chunks
         lo, hi = bounds(rows, chunks, k)
-        if lo < hi:
-            chunk_statistics(x[n, lo:hi], part[n, k], lines[n, k], floor)
+        clear_sums(part[n, k], lines[n, k])
+        group_shifts(x[n if per_sample else 0, 0], groups, channels, lines[n, k, 2])
+        add_sums(x[n, lo:hi], part[n, k], lines[n, k])
+    width = channels // groups
     for r in prange(shift.size):
-        merge_row(r, part, rows, width // channels, per_sample, groups, eps, shift, rest, scale, bend)
+        first = r // groups if per_sample else 0
+        last = first + 1 if per_sample else batch
+        c0 = r % groups * width
+        s = lines[first, 0, 2, c0]
+        keep_group(r, x[first:last], part[first:last], c0, width, s, eps, shift, rest, scale, bend)
 
 
 @cpu
 def normalize_lines(x, y, channels, gamma, beta, lines, per_sample, groups, shift, rest, scale, e):
-    batch, rows, _ = x.shape
+    batch, rows, width = x.shape
     chunks = lines.shape[1]
     for j in prange(batch * chunks):
         n = j // chunks
@@ -151,30 +189,32 @@ def normalize_lines(x, y, channels, gamma, beta, lines, per_sample, groups, shif
         line = lines[n, k]
         channel_lines(n, channels, gamma, beta, shift, rest, scale, per_sample, groups, line)
         lo, hi = bounds(rows, chunks, k)
-        normalize_part(x, y, n, lo, hi, False, line, e)
+        s, d, a, b = line[0], line[1], line[2], line[3]
+        normalize_rows(x[n], y[n], lo, hi, 0, width, s, d, a, b, leaves_cache(y), e)
 
 
 @cpu
 def forward_lines(x, y, gamma, beta, part, lines, groups, eps, shift, rest, scale, bend, e):
     """All passes over a sample in turn; statistics belong to a sample."""
-    batch, rows, width = x.shape
-    chunks, channels = part.shape[1], part.shape[2]
-    floor = eps * eps if bend.size > 0 else eps
-    ahead = rows * width <= NEXT
+    batch, rows, sides = x.shape
+    chunks, channels = part.shape[1], part.shape[3]
+    ahead = asks_for_next(x.size, rows * sides)
     for n in prange(batch):
         line = lines[n, 0]
+        clear_sums(part[n, 0], line)
+        group_shifts(x[n, 0], groups, channels, line[2])
         for k in range(chunks):
             lo, hi = bounds(rows, chunks, k)
-            if lo < hi:
-                chunk_statistics(x[n, lo:hi], part[n, k], line, floor)
-        for g in range(groups):
-            merge_row(
-                n * groups + g, part, rows, width // channels, True, groups, eps, shift, rest, scale, bend
-            )
+            add_sums(x[n, lo:hi], part[n, 0], line)
+        keep_sample(n, x[n : n + 1], part[n, 0], groups, x[n, 0], eps, shift, rest, scale, bend)
         channel_lines(n, channels, gamma, beta, shift, rest, scale, True, groups, line)
         for k in range(chunks):
             lo, hi = bounds(rows, chunks, chunks - 1 - k)  # what was read last is still in the cache
-            normalize_part(x, y, n, lo, hi, ahead, line, e)
+            s, d, a, b = line[0], line[1], line[2], line[3]
+            for r in range(lo, hi):
+                if ahead:
+                    prefetch_lines(x, ((n + 1) * rows + r) * sides, sides)
+                normalize_rows(x[n], y[n], r, r + 1, 0, sides, s, d, a, b, leaves_cache(y), e)
 
 
 @inline(force=True)
@@ -187,25 +227,25 @@ def line_input_gradient(x, dy, dx, shift, rest, a, b, inverse, mean_h, slope, e)
 
 
 @inline
-def chunk_gradient_sums(x, dy, part, line, e):
-    """part (C, 2): the sums of g and g * xhat of each channel."""
-    total, along = unaliased(line[5]), unaliased(line[6])
-    clear(total)
-    clear(along)
-    for s in range(x.shape[0]):
-        one_gradient_sums(x[s], dy[s], line[0], line[1], line[2], line[3], total, along, e)
-    channels = part.shape[0]
-    fold_repeats(total, channels)
-    fold_repeats(along, channels)
-    for c in range(channels):
-        part[c, 0] = wide(total[c])
-        part[c, 1] = wide(along[c]) * wide(line[4, c])
+def add_gradient_sums(x, dy, part, line, e):
+    """Add to part (2, C) the sums of g and g * (x - mean) of each channel."""
+    s, d, a, b, total, along = line[0], line[1], line[2], line[3], line[5], line[6]
+    sum_gradient_rows(x, dy, 0, x.shape[0], 0, x.shape[1], s, d, a, b, total, along, e)
+    fold(total, part[0])
+    fold(along, part[1])
+
+
+@inline
+def scale_sums(part, line):
+    """Sums of g * (x - mean) become those of g * xhat; part (2, C)."""
+    for c in range(part.shape[1]):
+        part[1, c] *= wide(line[4, c])
 
 
 @inline
 def mean_lines(n, part, count, per_sample, groups, gamma, scale, bend, fixed, line):
     """Rows 5 and 6 of line: mean(h) and the slope of each channel of sample n, over and over."""
-    channels = part.shape[2]
+    channels = part.shape[3]
     width = channels // groups
     for g in range(groups):
         r = g + (n * groups if per_sample else 0)
@@ -217,22 +257,19 @@ def mean_lines(n, part, count, per_sample, groups, gamma, scale, bend, fixed, li
     repeat(line[6, :channels], line[6])
 
 
+gradient_either_way = either_way(
+    line_input_gradient,
+    read=["x", "dy", "shift", "rest", "a", "b", "inverse", "mean_h", "slope"],
+    written=["dx"],
+)
+
+
 @inline
-def chunk_gradient(x, dy, dx, n, first, last, line, e):
-    """Rows first to last of sample n; around the caches where dx is large."""
+def chunk_gradient(x, dy, dx, first, last, line, far, e):
+    """Rows first to last of a sample's x, dy and dx (R, W); far: around the caches."""
     s, d, a, b, inverse, mean_h, slope = line[0], line[1], line[2], line[3], line[4], line[5], line[6]
-    width = x.shape[2]
-    if not leaves_cache(dx) or width > STREAM_BLOCK:
-        for i in range(first, last):
-            line_input_gradient(x[n, i], dy[n, i], dx[n, i], s, d, a, b, inverse, mean_h, slope, e)
-        return
-    block, step = stack_block(dx), STREAM_BLOCK // width
-    for i in range(first, last, step):
-        count = min(step, last - i)
-        for k in range(count):
-            part = window(block, k * width, k * width + width)
-            line_input_gradient(x[n, i + k], dy[n, i + k], part, s, d, a, b, inverse, mean_h, slope, e)
-        stream_run(dx, (n * x.shape[1] + i) * width, block, count * width)
+    for i in range(first, last):
+        gradient_either_way(x[i], dy[i], dx[i], s, d, a, b, inverse, mean_h, slope, e, far)
 
 
 @cpu
@@ -256,28 +293,35 @@ def backward_lines(
     wanted,
     e,
 ):
-    batch, rows, width = x.shape
-    chunks, channels = part.shape[1], part.shape[2]
-    positions = wide(rows * (width // channels))
+    batch, rows, sides = x.shape
+    chunks, channels = part.shape[1], part.shape[3]
+    positions = wide(rows * (sides // channels))
     if per_sample and batch >= LEAST:
+        sums = part[:, :1]
         for n in prange(batch):
             line = lines[n, 0]
             channel_lines(n, channels, gamma, beta, shift, rest, scale, True, groups, line)
+            clear_sums(part[n, 0], line[5:])
             for k in range(chunks):
                 lo, hi = bounds(rows, chunks, k)
-                chunk_gradient_sums(x[n, lo:hi], dy[n, lo:hi], part[n, k], line, e)
+                add_gradient_sums(x[n, lo:hi], dy[n, lo:hi], part[n, 0], line, e)
+            scale_sums(part[n, 0], line)
             if wanted:
-                mean_lines(n, part, positions, True, groups, gamma, scale, bend, fixed, line)
+                mean_lines(n, sums, positions, True, groups, gamma, scale, bend, fixed, line)
                 for k in range(chunks):
                     lo, hi = bounds(rows, chunks, chunks - 1 - k)
-                    chunk_gradient(x, dy, dx, n, lo, hi, line, e)
+                    chunk_gradient(x[n], dy[n], dx[n], lo, hi, line, leaves_cache(dx), e)
+        parameter_sums(sums, dgamma, dbeta)
     else:
         for j in prange(batch * chunks):
             n = j // chunks
             k = j - n * chunks
             lo, hi = bounds(rows, chunks, k)
-            channel_lines(n, channels, gamma, beta, shift, rest, scale, per_sample, groups, lines[n, k])
-            chunk_gradient_sums(x[n, lo:hi], dy[n, lo:hi], part[n, k], lines[n, k], e)
+            line = lines[n, k]
+            channel_lines(n, channels, gamma, beta, shift, rest, scale, per_sample, groups, line)
+            clear_sums(part[n, k], line[5:])
+            add_gradient_sums(x[n, lo:hi], dy[n, lo:hi], part[n, k], line, e)
+            scale_sums(part[n, k], line)
         if wanted:
             for j in prange(batch * chunks):
                 n = j // chunks
@@ -285,5 +329,5 @@ def backward_lines(
                 lo, hi = bounds(rows, chunks, k)
                 line = lines[n, k]
                 mean_lines(n, part, positions, per_sample, groups, gamma, scale, bend, fixed, line)
-                chunk_gradient(x, dy, dx, n, lo, hi, line, e)
-    parameter_sums(part, dgamma, dbeta)
+                chunk_gradient(x[n], dy[n], dx[n], lo, hi, line, leaves_cache(dx), e)
+        parameter_sums(part, dgamma, dbeta)

@@ -16,45 +16,32 @@ from normcore.kernels import cpu, epilogue, epilogue_gradient, inline, prange, r
 from normcore.kernels.prefetch import asks_for_next, prefetch_lines
 from normcore.kernels.streaming import either_way, leaves_cache
 from normcore_normalization.channel_planes import gradient_sums, normalize_either_way
+from normcore_normalization.channel_rows import add_wide
 from normcore_normalization.channel_scalars import affine, centered, parameter
 from normcore_normalization.row_statistics import BLOCK, keep_row, row_statistics
 
 
 @inline
-def count_of(rows, chunks, k, unit):
-    """How many positions chunk k has of `rows` rows of `unit` positions each."""
-    step = (rows + chunks - 1) // chunks
-    return wide(max(0, min(rows, k * step + step) - k * step) * unit)
-
-
-@inline
-def merge_row(r, part, rows, unit, per_sample, groups, eps, shift, rest, scale, bend):
-    """Row r from part (N, K, C, 2): mean and sum of squares about it of each channel's chunks. A map is `rows` times `unit`
-    positions; chunks are cut between rows."""
-    batch, chunks, channels, _ = part.shape
+def merge_row(r, part, positions, per_sample, groups, eps, shift, rest, scale, bend):
+    """Row r from part (N, 1, 2, C): mean and sum of squares about it of each plane of `positions` elements."""
+    batch, _, _, channels = part.shape
     width = channels // groups
     first = r // groups if per_sample else 0
     last = first + 1 if per_sample else batch
     c0 = r % groups * width
-    origin = part[first, 0, c0, 0]
+    origin = part[first, 0, 0, c0]
     total = wide(0)
     for n in range(first, last):
-        for k in range(chunks):
-            count = count_of(rows, chunks, k, unit)
-            for c in range(c0, c0 + width):
-                if count > wide(0):
-                    total += count * (part[n, k, c, 0] - origin)
-    m = wide((last - first) * rows * unit * width)
-    mean = origin + total / m
+        for c in range(c0, c0 + width):
+            total += part[n, 0, 0, c] - origin
+    planes = wide((last - first) * width)
+    mean = origin + total / planes
     squares = wide(0)
     for n in range(first, last):
-        for k in range(chunks):
-            count = count_of(rows, chunks, k, unit)
-            for c in range(c0, c0 + width):
-                if count > wide(0):
-                    u = part[n, k, c, 0] - mean
-                    squares += part[n, k, c, 1] + count * u * u
-    keep_row(r, mean, squares / m, eps, shift, rest, scale, bend)
+        for c in range(c0, c0 + width):
+            u = part[n, 0, 0, c] - mean
+            squares += part[n, 0, 1, c] + wide(positions) * u * u
+    keep_row(r, mean, squares / (planes * wide(positions)), eps, shift, rest, scale, bend)
 
 
 @inline
@@ -98,20 +85,20 @@ def forward_groups(x, flat, y, gamma, beta, shift, rest, scale, bend, groups, ep
 
 @cpu
 def plane_statistics(x, part, eps):
-    """part (N, 1, C, 2) from x (N, C, S)."""
+    """part (N, 1, 2, C) from x (N, C, S): each plane's mean and sum of squares about it."""
     channels = x.shape[1]
     for j in prange(x.shape[0] * channels):
         n = j // channels
         c = j - n * channels
         mean, var = row_statistics(x[n, c], eps)
-        part[n, 0, c, 0] = mean
-        part[n, 0, c, 1] = var * wide(x.shape[2])
+        part[n, 0, 0, c] = mean
+        part[n, 0, 1, c] = var * wide(x.shape[2])
 
 
 @cpu
 def merge_groups(part, positions, per_sample, groups, eps, shift, rest, scale, bend):
     for r in prange(shift.size):
-        merge_row(r, part, positions, 1, per_sample, groups, eps, shift, rest, scale, bend)
+        merge_row(r, part, positions, per_sample, groups, eps, shift, rest, scale, bend)
 
 
 @cpu
@@ -128,7 +115,7 @@ def normalize_planes(x, y, gamma, beta, shift, rest, scale, per_sample, groups, 
 
 @inline
 def plane_sums(x, dy, part, r, c, gamma, beta, shift, rest, scale, e):
-    """part (2,): the sums of g and g * xhat over the plane of channel c."""
+    """part (2, C): the sums of g and g * xhat over the plane of channel c."""
     s, d = shift[r], rest[r]
     a = scale[r] * parameter(gamma, c, 1)
     b = parameter(beta, c, 0)
@@ -139,8 +126,8 @@ def plane_sums(x, dy, part, r, c, gamma, beta, shift, rest, scale, e):
         g, gu = gradient_sums(x[lo:hi], dy[lo:hi], s, d, a, b, e)
         total += wide(g)
         along += wide(gu)
-    part[0] = total
-    part[1] = along * wide(scale[r])
+    part[0, c] = total
+    part[1, c] = along * wide(scale[r])
 
 
 @inline(force=True)
@@ -166,8 +153,8 @@ def plane_gradient(x, dy, dx, r, c, gamma, beta, shift, rest, scale, mean_h, slo
 
 @inline
 def row_means(r, part, count, per_sample, groups, gamma, scale, bend):
-    """mean(h), and mean(h * xhat) * bend * scale, of row r from part (N, K, C, 2)."""
-    batch, chunks, channels, _ = part.shape
+    """mean(h), and mean(h * xhat) * bend * scale, of row r from part (N, K, 2, C)."""
+    batch, chunks, _, channels = part.shape
     width = channels // groups
     first = r // groups if per_sample else 0
     last = first + 1 if per_sample else batch
@@ -178,8 +165,8 @@ def row_means(r, part, count, per_sample, groups, gamma, scale, bend):
         for k in range(chunks):
             for c in range(c0, c0 + width):
                 factor = wide(parameter(gamma, c, 1))
-                total += factor * part[n, k, c, 0]
-                along += factor * part[n, k, c, 1]
+                total += factor * part[n, k, 0, c]
+                along += factor * part[n, k, 1, c]
     m = wide((last - first) * width) * count
     slope = along / m * wide(scale[r])
     return real(total / m), real(slope * wide(bend[r]) if bend.size > 0 else slope)
@@ -187,17 +174,16 @@ def row_means(r, part, count, per_sample, groups, gamma, scale, bend):
 
 @inline
 def parameter_sums(part, dgamma, dbeta):
-    """dgamma and dbeta (C,) from part, in the order of samples and chunks."""
-    batch, chunks = part.shape[0], part.shape[1]
-    for c in range(dgamma.size):
-        total = wide(0)
-        along = wide(0)
-        for n in range(batch):
-            for k in range(chunks):
-                total += part[n, k, c, 0]
-                along += part[n, k, c, 1]
-        dgamma[c] = real(along)
-        dbeta[c] = real(total)
+    """dgamma and dbeta (C,) from part, in the order of samples and chunks. Adds up in part[0, 0]."""
+    if dgamma.size > 0:
+        for n in range(part.shape[0]):
+            for k in range(part.shape[1]):
+                if n + k > 0:
+                    add_wide(part[n, k, 0], part[0, 0, 0])
+                    add_wide(part[n, k, 1], part[0, 0, 1])
+        for c in range(dgamma.size):
+            dbeta[c] = real(part[0, 0, 0, c])
+            dgamma[c] = real(part[0, 0, 1, c])
 
 
 @cpu
@@ -221,7 +207,7 @@ def backward_planes(
     wanted,
     e,
 ):
-    """x, dy, dx (N, C, S); part (N, 1, C, 2), means (R, 2): scratch. fixed: the statistics were running ones."""
+    """x, dy, dx (N, C, S); part (N, 1, 2, C), means (R, 2): scratch. fixed: the statistics were running ones."""
     batch, channels, positions = x.shape
     width = channels // groups
     far = leaves_cache(dx)
@@ -231,7 +217,7 @@ def backward_planes(
             n = r // groups
             c0 = r % groups * width
             for c in range(c0, c0 + width):
-                plane_sums(x[n, c], dy[n, c], part[n, 0, c], r, c, gamma, beta, shift, rest, scale, e)
+                plane_sums(x[n, c], dy[n, c], part[n, 0], r, c, gamma, beta, shift, rest, scale, e)
             if wanted:
                 mean_h, slope = row_means(r, part, wide(positions), True, groups, gamma, scale, bend)
                 if fixed:
@@ -247,7 +233,7 @@ def backward_planes(
             n = j // channels
             c = j - n * channels
             r = c // width + (n * groups if per_sample else 0)
-            plane_sums(x[n, c], dy[n, c], part[n, 0, c], r, c, gamma, beta, shift, rest, scale, e)
+            plane_sums(x[n, c], dy[n, c], part[n, 0], r, c, gamma, beta, shift, rest, scale, e)
         if wanted:
             for r in prange(shift.size):
                 mean_h, slope = row_means(r, part, wide(positions), per_sample, groups, gamma, scale, bend)
