@@ -28,9 +28,11 @@ def substitute(root: Mapping, problems: list[Problem]) -> Mapping:
             )
         section = None
     work = _Substitution(section, problems)
-    items = {key: work.section() if key == SECTION else work.node(node) for key, node in root.items.items()}
+    own = {SECTION: work.section()} if SECTION in root.items else {}
+    rest = work.mapping(replace(root, items={k: node for k, node in root.items.items() if k != SECTION}))
     work.report_unused()
-    return replace(root, items=items)
+    places = {key: root.keys[key] for key in own}
+    return replace(root, items={**own, **rest.items}, keys={**places, **rest.keys})
 
 
 class _Substitution:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from normcore.config.dump import dump
@@ -24,6 +24,7 @@ values = st.recursive(
 
 
 @given(st.dictionaries(texts, values, min_size=1, max_size=4))
+@example({"${": None, "a": {"${b}": "${c}"}})
 def test_round_trip(value: dict[str, Any]) -> None:
     if "vars" in value:
         return
