@@ -6,7 +6,6 @@ in the caches too.
 
 import ast
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from normcore.kernels import Kernel
 from normcore.kernels.function import Function
@@ -37,11 +36,12 @@ def pass_over_memory(
     turn = [*lines, "line_by_line()"] if light and len(read) > 1 else lines
     # A loop over one range of slices in a helper: indexing with an offset inside prange does not vectorize. With
     # exponentials and the like it stays a function of its own, else its constants are read again each turn.
-    loop = _function(
+    body = [f"for i in range({first}.size):", *(f"    {line}" for line in turn)]
+    loop = Function(
         f"{name}_slice",
-        arrays,
-        [f"for i in range({first}.size):", *(f"    {line}" for line in turn)],
+        _text(f"{name}_slice", arrays, body),
         {**functions, "line_by_line": line_by_line},
+        typed=True,
         force=light,
         apart=not light,
     )
@@ -55,26 +55,10 @@ def pass_over_memory(
         f"    hi = min(n, lo + {CHUNK})",
         f"    {each.name}({slices}, e, far)",
     ]
-    return Kernel(
-        _function(name, arrays, body, {"leaves_cache": leaves_cache, "window": window, each.name: each})
-    )
+    names = {"leaves_cache": leaves_cache, "window": window, each.name: each}
+    return Kernel(Function(name, _text(name, arrays, body), names, typed=True))
 
 
-def _function(
-    name: str,
-    arrays: Sequence[str],
-    lines: Sequence[str],
-    names: Mapping[str, Any],
-    *,
-    force: bool = False,
-    apart: bool = False,
-) -> Function:
+def _text(name: str, arrays: Sequence[str], lines: Sequence[str]) -> str:
     body = "".join(f"    {line}\n" for line in lines)
-    return Function(
-        name,
-        f"def {name}({', '.join(arrays)}, e):\n{body}",
-        dict(names),
-        typed=True,
-        force=force,
-        apart=apart,
-    )
+    return f"def {name}({', '.join(arrays)}, e):\n{body}"

@@ -27,7 +27,6 @@ a parallel region with one. Values are the same as by any other way of writing t
 """
 
 import ast
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,9 +82,8 @@ def either_way(loop: Function, read: Sequence[str], written: Sequence[str]) -> F
         f"    while at + STREAM_STEP <= {y}.size:",
         f"        {stretch.name}({', '.join(step.get(a, a) for a in arguments)})",
         f"        stream_step({y}, at, block_{y})",
-        *(
-            f"        stream_run({a}, at, block_{a}, STREAM_STEP)" for a in written[1:]
-        ),  # at any offset from a line
+        # Only the first array is known to be at a line's beginning.
+        *(f"        stream_run({a}, at, block_{a}, STREAM_STEP)" for a in written[1:]),
         "        at += STREAM_STEP",
         *(f"rest_{a} = window(block_{a}, 0, {y}.size - at) if far else {a}" for a in written),
         f"{loop.name}({', '.join(rest.get(a, a) for a in arguments)})",
@@ -109,15 +107,15 @@ def either_way(loop: Function, read: Sequence[str], written: Sequence[str]) -> F
 
 def _a_line_a_turn(loop: Function) -> Function:
     """The same loop, one line of each array a turn."""
-    definition = copy.deepcopy(loop.definition)
-    definition.name = f"{loop.name}_stretch"
-    last = next(node for node in reversed(definition.body) if isinstance(node, ast.For))
-    mark = ast.parse("line_by_line()").body[0]
-    if ast.dump(last.body[-1]) != ast.dump(mark):
-        last.body.append(mark)
+    name, mark = f"{loop.name}_stretch", "line_by_line()"
+    text = loop.text.replace(f"def {loop.name}(", f"def {name}(", 1).rstrip()
+    last = loop.definition.body[-1]
+    assert isinstance(last, ast.For), f"{loop.name}: its last statement must be the loop"
+    if not text.endswith(mark):
+        text += "\n" + " " * last.body[0].col_offset + mark
     return Function(
-        definition.name,
-        f"{ast.unparse(definition)}\n",
+        name,
+        f"{text}\n",
         {**loop.namespace, "line_by_line": line_by_line},
         reassociate=loop.reassociate,
         typed=loop.typed,
