@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from mpmath import cos, erf, erfc, exp, expm1, lu_solve, matrix, mp, mpf, pi, sin, sqrt, tanh
+from mpmath import cos, erf, erfc, exp, expm1, findroot, lu_solve, matrix, mp, mpf, pi, sin, sqrt, tanh
 from mpmath import log1p as mp_log1p
 
 mp.dps = 50
@@ -72,6 +72,14 @@ def _normal_tail(t):
     return erfc(t / sqrt(2)) / 2
 
 
+def _normal_slope(t):
+    """Q(t) - t phi(t), the slope of -t Q(t) with its sign turned, and where it is zero."""
+    return _normal_tail(t) - t * exp(-t * t / 2) / sqrt(2 * pi)
+
+
+SLOPE_ZERO = findroot(_normal_slope, mpf("0.75"))
+
+
 def _relative(function):
     return lambda v: 1 / function(v)
 
@@ -91,10 +99,6 @@ FITS = {
     "log_f64": Fit(
         _log_ratio_target, lambda z: z, mpf(0), mpf("0.0401"), 7, np.float64,
         "(log((1 + s)/(1 - s)) - 2 s) / s^3 in z = s^2, |s| <= 0.2; error relative to the logarithm",
-    ),
-    "tanh_f32": Fit(
-        _tanh_target, lambda v: v, mpf(0), mpf("0.36"), 4, np.float32,
-        "(tanh(x)/x - 1) / x^2 in v = x^2, |x| <= 0.6; error relative to tanh(x)",
     ),
     "tanh_f64": Fit(
         _tanh_target, lambda v: v, mpf(0), mpf("0.36"), 10, np.float64,
@@ -119,6 +123,12 @@ FITS = {
         lambda t: _normal_tail(t) ** 0.25, lambda t: 4 * _normal_tail(t) ** 0.75 * (t + 1),
         mpf(0), mpf("5.8"), 11, np.float32,
         "Q(t)^(1/4), Q(t) = erfc(t/sqrt(2))/2, 0 <= t <= 5.8; absolute error of (1 + t) Q(t)",
+    ),
+    "normal_slope_f32": Fit(
+        lambda t: (_normal_slope(t) / (SLOPE_ZERO - t)) ** 0.25,
+        lambda t: 4 * (_normal_slope(t) / (SLOPE_ZERO - t)) ** 0.75 * (SLOPE_ZERO - t),
+        mpf(0), mpf("6.0"), 10, np.float32,
+        "((Q(t) - t phi(t)) / (0.7518 - t))^(1/4), phi = -Q', 0 <= t <= 6; absolute error of Q(t) - t phi(t)",
     ),
     "log1p_unit_f32": Fit(
         lambda u: mp_log1p(u) / u, lambda u: u / mp_log1p(u), mpf(0), mpf(1), 9, np.float32,

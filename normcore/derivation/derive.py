@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from normcore.derivation import ranges, rules
-from normcore.derivation.expressions import Term, Terms, body, walk
+from normcore.derivation.expressions import EXPONENTIALS, Term, Terms, body, walk
 from normcore.derivation.rules import Slope
 from normcore.errors import PluginError
 from normcore.kernels import approximations
@@ -20,7 +20,7 @@ from normcore.kernels.function import Function, as_function
 Pair = tuple[Term, Slope]
 HELPERS = {
     id(getattr(approximations, name)): name
-    for name in ("is_single", "exp_normal", "log1p_unit", "normal_tail")
+    for name in ("is_single", *EXPONENTIALS, "expm1_nonpositive", "log1p_unit", "normal_tail", "normal_slope")
 }  # functions with a rule of their own, by identity
 _OPERATORS = {
     ast.Add: "+",

@@ -8,6 +8,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+# e^x as normcore.kernels.approximations has it
+EXPONENTIALS = ("exp_normal", "exp_unclamped", "exp_nonpositive")
+
 # How tightly the text of a kind binds; higher is tighter.
 _LEVELS = {
     "select": 0,

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
-from normcore.derivation.expressions import Term
+from normcore.derivation.expressions import EXPONENTIALS, Term
 
 LIMITS = (88.0, 709.0)  # the largest whole numbers whose exp is finite, in float32 and in float64
 # Functions that no finite number can make fail when they run as plain Python.
 _TOTAL = frozenset(
-    {"abs", "fabs", "tanh", "atan", "erf", "erfc", "copysign", "asinh", "is_single", "normal_tail"}
+    {"abs", "fabs", "tanh", "atan", "erf", "erfc", "copysign", "asinh", "is_single", "normal_tail", "normal_slope"}
 )
 
 
@@ -15,7 +15,7 @@ def not_negative(u: Term) -> bool:
     if u.kind == "const":
         return bool(u.value >= 0)
     if u.kind == "call":
-        return u.function in ("abs", "fabs", "exp", "exp_normal", "sqrt", "cosh", "hypot", "erfc")
+        return u.function in ("abs", "fabs", "exp", *EXPONENTIALS, "sqrt", "cosh", "hypot", "erfc")
     if u.kind == "*":
         a, b = u.arguments
         return a is b or _signs(a) * _signs(b) > 0

@@ -10,7 +10,7 @@ The rules are chosen for how they compute, not for how short they are:
 import math
 from collections.abc import Callable, Mapping
 
-from normcore.derivation.expressions import Term, Terms
+from normcore.derivation.expressions import EXPONENTIALS, Term, Terms
 
 Slope = Term | None
 
@@ -142,9 +142,13 @@ FUNCTIONS: Mapping[str, Callable[[Terms, Term, Term], Term]] = {
     "degrees": lambda T, y, u: T.const(180.0 / math.pi),
     "radians": lambda T, y, u: T.const(math.pi / 180.0),
     # normcore.kernels.approximations: near enough to e^u, log(1 + u) and the normal distribution's tail
-    "exp_normal": lambda T, y, u: y,
+    **dict.fromkeys(EXPONENTIALS, lambda T, y, u: y),
+    "expm1_nonpositive": lambda T, y, u: T.add(y, T.const(1.0)),
     "log1p_unit": lambda T, y, u: _reciprocal(T, T.add(T.const(1.0), u)),
     "normal_tail": lambda T, y, u: T.neg(_bell(T, u, 1.0 / math.sqrt(2.0 * math.pi), 0.5)),
+    "normal_slope": lambda T, y, u: T.mul(
+        T.sub(_square(T, u), T.const(2.0)), _bell(T, u, 1.0 / math.sqrt(2.0 * math.pi), 0.5)
+    ),
 }
 STEPS = frozenset(
     {"floor", "ceil", "trunc", "round", "rint", "sign", "isnan", "isinf", "isfinite"}

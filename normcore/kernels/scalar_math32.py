@@ -34,8 +34,7 @@ TWO_LN2_LOW_F32 = np.float32(2 * 1.4286068203094172e-06)
 EXP_LARGEST_F32 = np.float32(89.0)  # exp overflows at 88.73
 EXP_SMALLEST_F32 = np.float32(-104.0)  # and rounds to zero below -103.98
 EXPM1_SMALLEST_F32 = np.float32(-18.0)  # expm1 rounds to -1
-TANH_LARGEST_F32 = np.float32(9.5)  # tanh rounds to 1 from 9.02
-TANH_MIDDLE_F32 = np.float32(0.6)
+TANH_SMALLEST_F32 = np.float32(-9.5)  # tanh rounds to -1 from -9.02
 MANTISSA_OF_LOG_F32 = np.int32(0x3F2AAAAB)  # 2/3: logarithms reduce to [2/3, 4/3)
 
 EXP_C0_F32 = np.float32(0.5000003576278687)
@@ -59,12 +58,6 @@ LOG_C4_F32 = np.float32(0.14005832374095917)
 LOG_C5_F32 = np.float32(-0.12187543511390686)
 LOG_C6_F32 = np.float32(0.13984064757823944)
 LOG_C7_F32 = np.float32(-0.1287970244884491)
-
-TANH_C0_F32 = np.float32(-0.33333298563957214)
-TANH_C1_F32 = np.float32(0.13331936299800873)
-TANH_C2_F32 = np.float32(-0.0537848137319088)
-TANH_C3_F32 = np.float32(0.020799312740564346)
-TANH_C4_F32 = np.float32(-0.0058991387486457825)
 
 
 def exp_f32(x):
@@ -155,20 +148,14 @@ def log1p_f32(x):
 
 
 def tanh_f32(x):
-    """Hyperbolic tangent, 1.22 ulp: a polynomial below 0.6, 1 - 2 / (e^2x + 1) above."""
-    t = abs(x)
-    t = TANH_LARGEST_F32 if t > TANH_LARGEST_F32 else t
-    v = t * t
-    p = TANH_C4_F32 * v + TANH_C3_F32
-    p = p * v + TANH_C2_F32
-    p = p * v + TANH_C1_F32
-    p = p * v + TANH_C0_F32
-    small = t * v * p + t
+    """Hyperbolic tangent, 1.96 ulp: (1 - e) / (1 + e) with e = e^-2|x|."""
+    t = -abs(x)
+    t = TANH_SMALLEST_F32 if t < TANH_SMALLEST_F32 else t
     t = t + t
     z = t * LOG2E_F32 + ROUND_127_F32
     n = z - ROUND_127_F32
     r = (t - n * LN2_HIGH_F32) - n * LN2_LOW_F32
     s = float_bits(np.int32(bits_of(z) << 23))
-    # e^2x + 1 as s (e^r - 1) + (s + 1): the exponential is not rounded by itself.
-    y = ONE_F32 - TWO_F32 / (s * expm1_near_zero_f32(r) + (s + ONE_F32))
-    return with_sign_f32(small if t < TWO_F32 * TANH_MIDDLE_F32 else y, x)
+    # With p = e^r - 1, 1 - e is (1 - s) - s p and 1 + e is (1 + s) + s p: e is not rounded by itself.
+    p = expm1_near_zero_f32(r)
+    return with_sign_f32(((ONE_F32 - s) - s * p) / ((ONE_F32 + s) + s * p), x)

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 import normcore
-from normcore.kernels.approximations import exp_normal, is_single, normal_tail
+from normcore.kernels.approximations import exp_unclamped, is_single, normal_slope, normal_tail
 from normcore.testing.samples import Sample
 from normcore_activation import sizes
 
@@ -43,15 +43,16 @@ class gelu:
 
     def derivative_none(x, y):
         t = abs(x)
-        t = 40.0 if t > 40.0 else t
-        # d/dt of -t Q(t), with its sign turned: Q(t) - t phi(t); 1 / sqrt(2 pi)
-        d = normal_tail(t) - 0.3989422804014327 * t * exp_normal(-0.5 * t * t)
+        d = normal_slope(40.0 if t > 40.0 else t)
         return 1.0 - d if x > 0.0 else d
 
     def forward_tanh(x):
-        v = x * (1.5957691216057308 + 0.07135481627260025 * x * x)  # 2 sqrt(2/pi), times 0.044715
-        y = x / (1.0 + exp_normal(-v))
-        return 0.0 if x < -40.0 else y
+        # Beyond, y is x or 0 in this precision.
+        limit = 10.0 if is_single() else 20.0
+        c = limit if x > limit else x
+        v = c * (1.5957691216057308 + 0.07135481627260025 * c * c)  # 2 sqrt(2/pi), times 0.044715
+        y = x / (1.0 + exp_unclamped(-v))
+        return 0.0 if x < -limit else y
 
     def derivative_tanh(x, y):
         # Beyond, the derivative is 0 or 1 in this precision and e^-v would overflow.
@@ -59,7 +60,7 @@ class gelu:
         c = limit if x > limit else x
         v = c * (1.5957691216057308 + 0.07135481627260025 * c * c)
         slope = c * (1.5957691216057308 + 0.21406444881780074 * c * c)  # x v'
-        e = exp_normal(-v)
+        e = exp_unclamped(-v)
         s = 1.0 / (1.0 + e)
         d = s + s * (slope * (e * s))
         return 0.0 if c < -limit else d

@@ -11,7 +11,7 @@ Any shape, float32 and float64.
 import numpy as np
 
 import normcore
-from normcore.kernels.approximations import exp_normal
+from normcore.kernels.approximations import exp_unclamped, is_single
 from normcore.testing.samples import Sample
 from normcore_activation import sizes
 
@@ -27,15 +27,17 @@ class mish:
     benchmarks = sizes.elementwise()
 
     def forward(x):
-        e = exp_normal(20.0 if x > 20.0 else x)
+        e = exp_unclamped(20.0 if x > 20.0 else x)
         n = e * (e + 2.0)
         y = x * (n / (n + 2.0))
-        return 0.0 if n == 0.0 else y
+        limit = 87.0 if is_single() else 700.0
+        return 0.0 if x < -limit else y
 
     def derivative(x, y):
         c = 20.0 if x > 20.0 else x
-        c = -800.0 if c < -800.0 else c
-        e = exp_normal(c)
+        limit = 88.0 if is_single() else 700.0
+        c = -limit if c < -limit else c
+        e = exp_unclamped(c)
         n = e * (e + 2.0)
         r = 1.0 / (n + 2.0)
         return r * (n + 4.0 * c * (r * (e * (1.0 + e))))

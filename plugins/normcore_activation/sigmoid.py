@@ -2,16 +2,15 @@
 
 Forward   y = 1 / (1 + e^-x)
 Gradient  dy/dx = y (1 - y), from the output alone
-Numerics  With e = e^-|x|, which never overflows, y is 1 / (1 + e) for x >= 0 and e / (1 + e) below, so that
-          small values keep their relative accuracy. At -inf 0, at inf 1.
+Numerics  Nothing cancels for either sign of x, so that small values keep their relative accuracy; where e^-x overflows
+          y is 0, the limit. At -inf 0, at inf 1.
 Any shape, float32 and float64.
 """
-
-import math
 
 import numpy as np
 
 import normcore
+from normcore.kernels.approximations import exp_normal
 from normcore_activation import sizes
 
 
@@ -22,8 +21,7 @@ class sigmoid:
     benchmarks = sizes.elementwise()
 
     def forward(x):
-        e = math.exp(-abs(x))
-        return (1.0 if x >= 0.0 else e) / (1.0 + e)
+        return 1.0 / (1.0 + exp_normal(-x))
 
     def derivative(x, y):
         return y * (1.0 - y)

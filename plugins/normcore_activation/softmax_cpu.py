@@ -6,7 +6,7 @@ SIGN is 1, or -1 for softmin. The maximum goes through integers (axis_cpu.py); N
 import math
 
 from normcore.kernels import cpu, inline, prange, real
-from normcore.kernels.approximations import exp_normal
+from normcore.kernels.approximations import exp_nonpositive
 from normcore.kernels.line_by_line import line_by_line
 from normcore.kernels.streaming import either_way, leaves_cache
 from normcore_activation.axis_cpu import column_max, fill, row_max
@@ -23,7 +23,7 @@ def shifted(x, m):
 
 @inline
 def shifted_exp(x, m):
-    return exp_normal(shifted(x, m))
+    return exp_nonpositive(shifted(x, m))
 
 
 @inline

@@ -10,7 +10,7 @@ Any shape, float32 and float64. beta above 0, else a ParameterError.
 import numpy as np
 
 import normcore
-from normcore.kernels.approximations import exp_normal, log1p_unit
+from normcore.kernels.approximations import exp_nonpositive, exp_normal, log1p_unit
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_activation import sizes
 
@@ -36,14 +36,13 @@ class softplus:
 
     def forward(x, beta, threshold):
         z = beta * x
-        y = (z if z > 0.0 else 0.0) + log1p_unit(exp_normal(-abs(z)))
+        y = (z if z > 0.0 else 0.0) + log1p_unit(exp_nonpositive(-abs(z)))
         y = y * (1.0 / beta)  # the quotient leaves the loop
         return x if z > threshold else y
 
     def derivative(x, y, beta, threshold):
         z = beta * x
-        e = exp_normal(-abs(z))
-        d = (1.0 if z >= 0.0 else e) / (1.0 + e)
+        d = 1.0 / (1.0 + exp_normal(-z))
         return 1.0 if z > threshold else d
 
     def reference(x, beta, threshold):
