@@ -33,7 +33,7 @@ def pass_over_memory(
     """The kernel name(*read, *written, e). lines: for element i of each array; functions: the scalar ones they call."""
     arrays, first = [*read, *written], written[0]
     light = all(map(is_light, functions.values()))
-    turn = [*lines, "line_by_line()"] if light and len(read) > 1 else lines
+    turn = [*lines, "line_by_line()"] if not light or len(read) > 1 else lines
     # A loop over one range of slices in a helper: indexing with an offset inside prange does not vectorize. With
     # exponentials and the like it stays a function of its own, else its constants are read again each turn.
     body = [f"for i in range({first}.size):", *(f"    {line}" for line in turn)]
