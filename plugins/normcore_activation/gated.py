@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from normcore import Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.elementwise_kernels import Scalars
-from normcore.elementwise_loop import is_light
 from normcore.kernels import CudaKernel, Kernel, cpu, cu, cuda, inline, prange
 from normcore.kernels.function import Function, read
+from normcore.kernels.line_by_line import line_by_line
 from normcore.kernels.prefetch import AHEAD, SHORT, prefetch_lines
 from normcore.kernels.streaming import STREAM_BLOCK, either_way, leaves_cache
 from normcore.kernels.window import window
@@ -61,12 +61,12 @@ def gated_kernels(scalars: Scalars, *parameters: float) -> GatedKernels:
     slope = Function(
         "slope", f"def slope(b, v):\n    return of(b, v{given})\n", {"of": derivative}, force=True
     )
-    light = is_light(value)  # then memory is what a pass waits for, see elementwise_loop
 
     @inline
     def forward_run(a, b, y):
         for i in range(y.size):
             y[i] = a[i] * gate(b[i])
+            line_by_line()
 
     @inline
     def backward_run(a, b, dy, da, db):
@@ -74,6 +74,7 @@ def gated_kernels(scalars: Scalars, *parameters: float) -> GatedKernels:
             v = gate(b[i])
             da[i] = dy[i] * v
             db[i] = dy[i] * a[i] * slope(b[i], v)
+            line_by_line()
 
     forward_part = either_way(forward_run, read=["a", "b"], written=["y"])
     backward_part = either_way(backward_run, read=["a", "b", "dy"], written=["da", "db"])
@@ -83,7 +84,7 @@ def gated_kernels(scalars: Scalars, *parameters: float) -> GatedKernels:
         pieces = (length + CHUNK - 1) // CHUNK
         group = max(1, CHUNK // length)  # short runs share a task
         outer = y.size // length
-        far = light and length >= STREAM_BLOCK and leaves_cache(y)
+        far = length >= STREAM_BLOCK and leaves_cache(y)
         for task in prange((outer + group - 1) // group * pieces):
             first = task // pieces * group
             lo = task % pieces * CHUNK
@@ -100,7 +101,7 @@ def gated_kernels(scalars: Scalars, *parameters: float) -> GatedKernels:
         pieces = (length + CHUNK - 1) // CHUNK
         group = max(1, CHUNK // length)
         outer = dy.size // length
-        far = light and length >= STREAM_BLOCK and leaves_cache(dx)
+        far = length >= STREAM_BLOCK and leaves_cache(dx)
         for task in prange((outer + group - 1) // group * pieces):
             first = task // pieces * group
             lo = task % pieces * CHUNK

@@ -9,6 +9,7 @@ for every c.
 import math
 
 from normcore.kernels import cpu, inline, prange, real, wide
+from normcore.kernels.line_by_line import line_by_line
 
 BLOCK = 64  # rows summed in the kernel's own precision before float64 takes over
 PART = 4096  # columns that forward takes at once
@@ -18,12 +19,14 @@ PART = 4096  # columns that forward takes at once
 def tanh_row(x, y, alpha):
     for i in range(x.size):
         y[i] = math.tanh(alpha * x[i])
+        line_by_line()
 
 
 @inline
 def tanh_row_affine(x, y, alpha, gamma, beta):
     for i in range(x.size):
         y[i] = gamma[i] * math.tanh(alpha * x[i]) + beta[i]
+        line_by_line()
 
 
 @cpu
@@ -52,6 +55,7 @@ def gradient_row(x, dy, dx, alpha, gamma, along, total, slope):
         along[i] += dy[i] * t
         total[i] += dy[i]
         slope[i] += g * x[i]
+        line_by_line()
 
 
 @inline
@@ -61,6 +65,7 @@ def sums_row(x, dy, alpha, gamma, along, total, slope):
         along[i] += dy[i] * t
         total[i] += dy[i]
         slope[i] += dy[i] * gamma[i] * (1.0 - t * t) * x[i]
+        line_by_line()
 
 
 @inline
@@ -70,6 +75,7 @@ def plain_gradient_row(x, dy, dx, alpha, slope):
         g = dy[i] * (1.0 - t * t)
         dx[i] = alpha * g
         slope[i] += g * x[i]
+        line_by_line()
 
 
 @inline
@@ -77,6 +83,7 @@ def plain_sums_row(x, dy, alpha, slope):
     for i in range(x.size):
         t = math.tanh(alpha * x[i])
         slope[i] += dy[i] * (1.0 - t * t) * x[i]
+        line_by_line()
 
 
 @inline
