@@ -6,9 +6,9 @@ Inference: y = x. Scaling in training ("inverted" dropout) makes the means of bo
 weights in inference instead.
 
 u_i comes from a counter-based generator keyed by (seed and layer, call number, i), i the row-major index in
-the logical array (N, C, *spatial). So backward draws the mask again instead of keeping it, and the mask
-does not depend on the memory format, the device, the dtype or the number of threads. It has 24 bits; p is
-rounded up to them. NaN times 0 stays NaN, as in PyTorch. Shapes: any. float32 and float64.
+the logical array (N, C, *spatial). So the mask does not depend on the memory format, the device, the dtype or the
+number of threads. Forward keeps it for backward, a byte for each number: drawing it again would take twice as long
+as reading it. u_i has 24 bits; p is rounded up to them. NaN times 0 stays NaN, as in PyTorch. Shapes: any. float32 and float64.
 
 Source: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov 2014, "Dropout: a simple way to prevent
 neural networks from overfitting", JMLR 15.
@@ -18,11 +18,12 @@ import math
 
 import numpy as np
 
-from normcore import Op, ParameterError, Plan, Tensor
+from normcore import Array, Op, ParameterError, Plan, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange, real
 from normcore.kernels.draws import (
     GROUP,
     groups_of,
+    integers_out,
     lanes_of,
     lines_in,
     lines_out,
@@ -30,11 +31,19 @@ from normcore.kernels.draws import (
     units_of,
     workspace,
 )
+from normcore.kernels.streaming import either_way, leaves_cache, stack_block, stream_run
+from normcore.kernels.window import window
 from normcore.random import philox, uniform, uniform_32, unit_32
 from normcore.testing.samples import ErrorSample, Sample
 
 TASK = 64  # groups a parallel task takes
 LEVELS = 1 << 24  # values a float32 uniform takes
+
+
+@inline
+def blocks_of(size):
+    """Of the generator, for so many numbers: 32 for each group begun."""
+    return (size + GROUP - 1) // GROUP * 32
 
 
 @inline
@@ -47,48 +56,79 @@ def factor(u, limit, scale):
 
 
 @inline
-def drop_group(x, y, key, group, call, limit, scale):
-    """One whole group: a block of the generator serves four elements, a quarter of the group apart."""
+def draw_group(f, key, group, call, limit, scale):
+    """The factors of a whole group: a block of the generator serves four elements, a quarter of the group apart."""
     for j in range(32):
         w0, w1, w2, w3 = philox(key, group * 32 + j, call, 0)
-        y[j] = x[j] * factor(unit_32(w0), limit, scale)
-        y[j + 32] = x[j + 32] * factor(unit_32(w1), limit, scale)
-        y[j + 64] = x[j + 64] * factor(unit_32(w2), limit, scale)
-        y[j + 96] = x[j + 96] * factor(unit_32(w3), limit, scale)
+        f[j] = factor(unit_32(w0), limit, scale)
+        f[j + 32] = factor(unit_32(w1), limit, scale)
+        f[j + 64] = factor(unit_32(w2), limit, scale)
+        f[j + 96] = factor(unit_32(w3), limit, scale)
+
+
+@inline
+def drop_run(x, f, y, kept):
+    for i in range(x.size):
+        y[i] = x[i] * f[i]
+        kept[i] = f[i] > 0
 
 
 @cpu
-def _drop(x, y, key, call, limit, scale):
-    """x, y flat, in logical order."""
+def _drop(x, y, kept, key, call, limit, scale):
+    """Flat arrays in logical order."""
     groups = (x.size + GROUP - 1) // GROUP
+    far = leaves_cache(y)
     for task in prange((groups + TASK - 1) // TASK):
+        block = stack_block(y)
+        f, products = block[:GROUP], block[GROUP : 2 * GROUP]
         for group in range(task * TASK, min(groups, task * TASK + TASK)):
             lo = group * GROUP
-            if lo + GROUP <= x.size:
-                drop_group(x[lo : lo + GROUP], y[lo : lo + GROUP], key, group, call, limit, scale)
+            hi = min(x.size, lo + GROUP)
+            draw_group(f, key, group, call, limit, scale)
+            if far:
+                drop_run(x[lo:hi], f, products, kept[lo:hi])
+                stream_run(y, lo, products, hi - lo)
             else:
-                for i in range(lo, x.size):
-                    y[i] = x[i] * factor(uniform_32(key, i, call, 0), limit, scale)
+                drop_run(x[lo:hi], f, y[lo:hi], kept[lo:hi])
 
 
 @cpu
-def _drop_channels_last(x, y, lines, shape, key, call, limit, scale):
-    """x, y flat, of shape (N, S, C), where element (n, s, c) has the logical index (n * C + c) * S + s."""
+def _drop_channels_last(x, y, kept, lines, flags, shape, key, call, limit, scale):
+    """Flat arrays of shape (N, S, C), where element (n, s, c) has the logical index (n * C + c) * S + s."""
     tasks, units = lines.shape[0], units_of(shape)
     for task in prange(tasks):
-        before, after = lines[task, 0], lines[task, 1]
+        before, after, flag, f = lines[task, 0], lines[task, 1], flags[task], stack_block(y)[:GROUP]
         for unit in range(units * task // tasks, units * (task + 1) // tasks):
             at, count_of_lines, first, stride, length, count = part_of(unit, shape)
             lines_in(x, at, shape[2], before, stride, length, count)
             for k in range(count_of_lines):
                 lo, group, end = groups_of(first, k, shape[1], stride, length, count)
                 while group < end:
-                    drop_group(
-                        before[lo : lo + GROUP], after[lo : lo + GROUP], key, group, call, limit, scale
-                    )
+                    hi = lo + GROUP
+                    draw_group(f, key, group, call, limit, scale)
+                    drop_run(before[lo:hi], f, after[lo:hi], flag[lo:hi])
                     group += 1
-                    lo += GROUP
+                    lo = hi
             lines_out(after, stride, y, at, shape[2], length, count)
+            integers_out(flag, stride, kept, at, shape[2], length, count, x)
+
+
+@inline
+def gradient_run(dy, kept, dx, scale):
+    for i in range(dx.size):
+        dx[i] = dy[i] * (scale if kept[i] else real(0))
+
+
+gradient_part = either_way(gradient_run, read=["dy", "kept"], written=["dx"])
+
+
+@cpu
+def _drop_backward(dy, kept, dx, scale):
+    """Flat arrays in one order, whichever."""
+    size, far = GROUP * TASK, leaves_cache(dx)
+    for task in prange((dx.size + size - 1) // size):
+        lo, hi = task * size, min(dx.size, task * size + size)
+        gradient_part(window(dy, lo, hi), window(kept, lo, hi), window(dx, lo, hi), scale, far)
 
 
 @inline
@@ -107,21 +147,42 @@ def _copy(x, y):
 # -- CUDA --------------------------------------------------------------------------------------------------
 
 
-@cuda
-def _drop_cuda(x, y, key, call, limit, scale):
-    for i in range(cu.grid(1), x.size, cu.gridsize(1)):
-        y[i] = x[i] * factor(uniform_32(key, i, call, 0), limit, scale)
+@inline
+def drop_one(x, y, kept, i, word, limit, scale):
+    if i < x.size:
+        f = factor(unit_32(word), limit, scale)
+        y[i] = x[i] * f
+        kept[i] = f > 0
 
 
 @cuda
-def _drop_channels_last_cuda(x, y, key, call, limit, scale):
+def _drop_cuda(x, y, kept, key, call, limit, scale):
+    """A thread takes a block of the generator, a warp the four lines of a group."""
+    for block in range(cu.grid(1), blocks_of(x.size), cu.gridsize(1)):
+        w0, w1, w2, w3 = philox(key, block, call, 0)
+        i = block // 32 * GROUP + block % 32
+        drop_one(x, y, kept, i, w0, limit, scale)
+        drop_one(x, y, kept, i + 32, w1, limit, scale)
+        drop_one(x, y, kept, i + 64, w2, limit, scale)
+        drop_one(x, y, kept, i + 96, w3, limit, scale)
+
+
+@cuda
+def _drop_channels_last_cuda(x, y, kept, key, call, limit, scale):
     positions, channels = x.shape[1], x.shape[2]
     for i in range(cu.grid(1), x.size, cu.gridsize(1)):
         c = i % channels
         s = i // channels % positions
         n = i // channels // positions
-        at = (n * channels + c) * positions + s
-        y[n, s, c] = x[n, s, c] * factor(uniform_32(key, at, call, 0), limit, scale)
+        f = factor(uniform_32(key, (n * channels + c) * positions + s, call, 0), limit, scale)
+        y[n, s, c] = x[n, s, c] * f
+        kept[i] = f > 0
+
+
+@cuda
+def _drop_backward_cuda(dy, kept, dx, scale):
+    for i in range(cu.grid(1), dx.size, cu.gridsize(1)):
+        dx[i] = dy[i] * (scale if kept[i] else real(0))
 
 
 @cuda
@@ -158,40 +219,54 @@ class Dropout(Op, name="dropout", source="Srivastava et al. 2014, JMLR 15"):
             raise ParameterError("p", "a probability from 0 to 1", self.p)
 
     def plan(self, x: Tensor) -> Plan:
-        return Plan(y=x.shape, workspace=workspace(x, 2), flops=x.size)
+        scratch = workspace(x, 2)
+        if scratch:
+            tasks, _, room = scratch["lines"].shape
+            scratch["flags"] = Array((tasks, room), "uint8")
+        kept = Array((math.prod(x.shape),), "uint8")
+        return Plan(y=x.shape, saved={"kept": kept}, workspace=scratch, flops=x.size)
 
     def forward_cpu(self, t):
-        self._run_cpu(t, t.x, t.y)
+        x, y = t.x.reshape(-1), t.y.reshape(-1)
+        if not t.training:
+            _copy[t](x, y)
+        elif t.format == "channels_last" and t.x.ndim > 2:
+            kernel = _drop_channels_last.with_constants(LANES=lanes_of(t.dtype))
+            kernel[t](x, y, t.kept, t.lines, t.flags, self._by_position(t.x), *self._numbers(t))
+        else:
+            _drop[t](x, y, t.kept, *self._numbers(t))
 
     def backward_cpu(self, t):
-        if t.dx is not None:
-            self._run_cpu(t, t.dy, t.dx)
-
-    def _run_cpu(self, t, x, y):
-        if not t.training:
-            _copy[t](x.reshape(-1), y.reshape(-1))
-        elif t.format == "channels_last" and x.ndim > 2:
-            shape = (x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
-            kernel = _drop_channels_last.with_constants(LANES=lanes_of(t.dtype))
-            kernel[t](x.reshape(-1), y.reshape(-1), t.lines, shape, *self._numbers(t))
+        if t.dx is None:
+            return
+        dy, dx = t.dy.reshape(-1), t.dx.reshape(-1)
+        if t.training:
+            _drop_backward[t](dy, t.kept, dx, self._numbers(t)[-1])
         else:
-            _drop[t](x.reshape(-1), y.reshape(-1), *self._numbers(t))
+            _copy[t](dy, dx)
 
     def forward_cuda(self, t):
-        self._run_cuda(t, t.x, t.y)
+        x, y = t.x.reshape(-1), t.y.reshape(-1)
+        if not t.training:
+            _copy_cuda[t, x.size](x, y)
+        elif t.format == "channels_last" and t.x.ndim > 2:
+            shape = self._by_position(t.x)
+            _drop_channels_last_cuda[t, x.size](x.reshape(shape), y.reshape(shape), t.kept, *self._numbers(t))
+        else:
+            _drop_cuda[t, blocks_of(x.size)](x, y, t.kept, *self._numbers(t))
 
     def backward_cuda(self, t):
-        if t.dx is not None:
-            self._run_cuda(t, t.dy, t.dx)
-
-    def _run_cuda(self, t, x, y):
-        if not t.training:
-            _copy_cuda[t, x.size](x.reshape(-1), y.reshape(-1))
-        elif t.format == "channels_last" and x.ndim > 2:
-            shape = (x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
-            _drop_channels_last_cuda[t, x.size](x.reshape(shape), y.reshape(shape), *self._numbers(t))
+        if t.dx is None:
+            return
+        dy, dx = t.dy.reshape(-1), t.dx.reshape(-1)
+        if t.training:
+            _drop_backward_cuda[t, dx.size](dy, t.kept, dx, self._numbers(t)[-1])
         else:
-            _drop_cuda[t, x.size](x.reshape(-1), y.reshape(-1), *self._numbers(t))
+            _copy_cuda[t, dx.size](dy, dx)
+
+    def _by_position(self, x):
+        """(N, S, C) of an array channels last."""
+        return x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]
 
     def _numbers(self, t):
         """key, call, and as numbers of the kernel's types the limit of u and the scale of what is kept."""
