@@ -127,7 +127,6 @@ class Reduction:
                 positions = math.prod(geometry.size)
                 parts = whole_map.parts_of(positions)
                 blocks = whole_map.blocks_of(outer * parts, inner)
-                self.places = whole_map.places_of(positions, inner)
                 self.divisor = np.array([np.prod(self.divisors), 1], t.x.dtype)
                 self.sums = (t.partial, outer, positions, inner, parts, blocks)
 
@@ -202,7 +201,7 @@ class Reduction:
     def _sum_maps(self, t, x, y, squared):
         if y.size:
             kernel = whole_map.sum_maps.with_constants(SQUARED=squared)
-            kernel[t](x.reshape(-1), y.reshape(-1), self.places, self.divisor, *self.sums)
+            kernel[t](x.reshape(-1), y.reshape(-1), self.divisor, *self.sums)
 
     def _forward(self, t, operation, x, y, arg, factors):
         if y.size:

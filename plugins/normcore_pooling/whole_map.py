@@ -8,13 +8,17 @@ import numpy as np
 
 from normcore import Array
 from normcore.kernels import cpu, inline, prange, real, wide
-from normcore.kernels.gather import sum_divided, sum_squares
-from normcore.kernels.prefetch import NEXT, prefetch_lines
+from normcore.kernels.line_by_line import line_by_line
+from normcore.kernels.prefetch import AHEAD, prefetch_lines
+from normcore.kernels.streaming import STREAM_BLOCK, stack_block
+from normcore.kernels.window import window
 from normcore_pooling.max_planes import clear
 
 PART = 1024  # positions of a task
 TASKS = 32  # with fewer, channels are cut into blocks as well
 CHANNELS = 32  # of a block at least: a few vectors
+ROW = STREAM_BLOCK // 2  # sums side by side: they and what is added to them stay in the first-level cache
+BLOCK = 128  # rows added before their sum joins the total
 
 SQUARED = False  # of a kernel made by with_constants(SQUARED=...)
 
@@ -31,21 +35,56 @@ def scratch_arrays(batch, channels, positions):
     return {"partial": Array((max(1, batch * parts_of(positions) * channels),))}
 
 
-def places_of(positions, channels):
-    """Where the positions of a part start."""
-    return np.arange(min(PART, positions)) * channels
+@inline(force=True)
+def add_row(x, total):
+    for i in range(total.size):
+        v = x[i]
+        total[i] += v * v if SQUARED else v
+        line_by_line()
+
+
+@inline
+def add_line(line, sums):
+    for i in range(sums.size):
+        sums[i] += line[i]
 
 
 @inline(typed=True)
-def sum_part(x, y, y_at, places, weight, count, channels):
-    if SQUARED:
-        sum_squares(y, y_at, x, places, weight, count, channels, 1, channels, channels)
-    else:
-        sum_divided(y, y_at, x, places, weight, count, channels, 1, channels, channels)
+def sum_rows(x, at, pitch, rows, line, sums):
+    """Add x[at + r * pitch + i] for r < rows to sums[i], in blocks so that the rounding error does not grow with rows."""
+    for first in range(0, rows, BLOCK):
+        clear(line)
+        for r in range(first, min(rows, first + BLOCK)):
+            of = at + r * pitch
+            prefetch_lines(x, of + AHEAD, line.size)
+            add_row(window(x, of, of + line.size), line)
+        add_line(line, sums)
+
+
+@inline(typed=True)
+def sum_part(x, at, channels, count, some, y, y_at, divisor, scratch):
+    """y[y_at + c] for c < some: the sum over `count` positions from x[at + c] on, divided.
+
+    Several positions of few channels, which follow one another in memory, make a row.
+    """
+    for lo in range(0, some, ROW):
+        width = min(ROW, some - lo)
+        beside = ROW // width if width == channels else 1
+        line, sums = window(scratch, 0, beside * width), window(scratch, ROW, ROW + beside * width)
+        clear(sums)
+        rows = count // beside
+        sum_rows(x, at + lo, beside * channels, rows, line, sums)
+        one = window(scratch, 0, width)
+        sum_rows(x, at + lo + rows * beside * channels, channels, count - rows * beside, one, sums[:width])
+        for c in range(width):
+            total = sums[c]
+            for k in range(1, beside):
+                total += sums[k * width + c]
+            y[y_at + lo + c] = total / divisor
 
 
 @cpu
-def sum_maps(x, y, places, divisor, partial, batch, positions, channels, parts, blocks):
+def sum_maps(x, y, divisor, partial, batch, positions, channels, parts, blocks):
     """y: the sums of x, or of its squares, over the positions, divided by divisor[0]; divisor[1] is 1."""
     block = (channels + blocks - 1) // blocks
     for task in prange(batch * parts * blocks):
@@ -54,13 +93,11 @@ def sum_maps(x, y, places, divisor, partial, batch, positions, channels, parts, 
         n = j // parts
         low = (j - n * parts) * PART
         count, some = min(PART, positions - low), min(block, channels - c)
-        if x.size > 2 * NEXT and blocks == 1:  # positions are far apart: the processor does not foresee them
-            prefetch_lines(x, (n * positions + low) * channels, count * channels)
-        part = x[(n * positions + low) * channels + c :]
+        at, scratch = (n * positions + low) * channels + c, stack_block(y)
         if parts == 1:
-            sum_part(part, y, j * channels + c, places, divisor, count, some)
+            sum_part(x, at, channels, count, some, y, j * channels + c, divisor[0], scratch)
         else:
-            sum_part(part, partial, j * channels + c, places, divisor[1:], count, some)
+            sum_part(x, at, channels, count, some, partial, j * channels + c, divisor[1], scratch)
     if parts > 1:
         for n in prange(batch):
             for c in range(channels):
