@@ -9,7 +9,6 @@ import numpy as np
 from normcore import Array
 from normcore.kernels import cpu, inline, prange, real, wide
 from normcore.kernels.line_by_line import line_by_line
-from normcore.kernels.prefetch import AHEAD, prefetch_lines
 from normcore.kernels.streaming import STREAM_BLOCK, stack_block
 from normcore.kernels.window import window
 from normcore_pooling.max_planes import clear
@@ -56,7 +55,6 @@ def sum_rows(x, at, pitch, rows, line, sums):
         clear(line)
         for r in range(first, min(rows, first + BLOCK)):
             of = at + r * pitch
-            prefetch_lines(x, of + AHEAD, line.size)
             add_row(window(x, of, of + line.size), line)
         add_line(line, sums)
 
