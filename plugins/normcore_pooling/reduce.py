@@ -52,7 +52,8 @@ class Geometry:
     @property
     def whole(self):
         """Whether there is one output, of all inputs in their order."""
-        return self.windows is None and self.out == (1, 1, 1)
+        windows = self.windows or ()
+        return self.out == (1, 1, 1) and all(w.kernel == w.size and not w.before for w in windows)
 
     def counts(self):
         """What outputs divide by along each dimension, float64; the divisor is in the last."""
