@@ -90,7 +90,8 @@ def command(
     """Time ops, forward and backward; every op of the registry when none is named.
 
     Shapes are the op's own unless --shape or --sweep says otherwise. Each kernel's output and gradients are checked
-    against its float64 reference first: a wrong one shows WRONG instead of a time, and the status is 1.
+    against its float64 reference first: a wrong one shows WRONG instead of a time, and the status is 1, as where nothing
+    could be timed.
 
     limit: the share of what this machine can do, a copy of the bytes that must move, or (marked f) its peak
     arithmetic. extra: memory beyond inputs and outputs. first, load: the first call in a fresh process, compiled or
@@ -143,7 +144,7 @@ def command(
     else:
         _print(document, compared, changed, earlier is not None)
     slower = fail_on and any(c.verdict == comparing.SLOWER for c in compared)
-    return 1 if failed(document["rows"]) or slower else 0
+    return 1 if failed(document["rows"]) or slower or not document["rows"] else 0
 
 
 def _restart_tuned(ctx: click.Context) -> None:

@@ -38,28 +38,27 @@ def command(
     device: str,
     top: int,
     as_json: bool,
-) -> None:
+) -> int:
     """Classify images (PNG, JPEG ...) or arrays (.npy, one sample each) by RUN's best checkpoint.
 
     An INPUT is a file or a folder, which is searched with all folders in it; what is no image there is named and
-    skipped. An image is brought to the size and channels that the network takes, and normalized as in training. A
+    skipped. An INPUT that cannot be used is named, the others are answered, and the status is 1. An image is brought to the size and channels that the network takes, and normalized as in training. A
     sequence is a .npy of (steps, features), with as many steps as the training's or fewer.
     """
     import numpy as np
 
-    from normcore.errors import DataError
     from normcore.training.run_folder import RunFolder
     from normcore_cli import run_data
     from normcore_cli.trained import open_run
 
     folder = RunFolder.open(run)
     data = run_data.read(folder)
-    for given in inputs:
-        if not Path(given).exists():
-            raise DataError(f"{given}: there is no such file or folder")
+    unusable: list[str] = []
     # Before the net is built: an input that cannot be used is said at once.
-    batches = _batches(_samples(inputs, data))
-    first = next(batches)
+    batches = _batches(_samples(inputs, data, unusable))
+    first = next(batches, None)
+    if first is None:
+        return 1
     folder, net, _ = open_run(run, overrides, plugins, allow_plugins, device, data.input)
     transforms = net.config.data.transforms().restore(folder.read_preprocessing())
     found = []
@@ -74,11 +73,26 @@ def command(
                 click.echo(f"{file}: {_sentence(row)}")
     if as_json:
         options.print_json(found)
+    return 1 if unusable else 0
 
 
-def _samples(inputs: Sequence[str], data: "RunData") -> Iterator[Sample]:
-    """Every file's sample in order; folders by sorted path. Raises DataError for a bad file that was named, and for a
-    folder without any good one."""
+def _samples(inputs: Sequence[str], data: "RunData", unusable: list[str]) -> Iterator[Sample]:
+    """Every file's sample in order; folders by sorted path. An input that cannot be used is named and joins `unusable`;
+    raises DataError where it is the only one."""
+    from normcore.errors import DataError
+
+    for given in inputs:
+        try:
+            yield from _samples_of(given, data)
+        except DataError as fault:
+            if len(inputs) == 1:
+                raise
+            unusable.append(given)
+            click.echo(f"error: {fault}", err=True)
+
+
+def _samples_of(given: str, data: "RunData") -> Iterator[Sample]:
+    """Of one file or folder. Raises DataError for a bad file, and for a folder without any good one."""
     from normcore.data.image_file import read_image, read_sequence
     from normcore.errors import DataError
 
@@ -92,23 +106,24 @@ def _samples(inputs: Sequence[str], data: "RunData") -> Iterator[Sample]:
             )
         return file, sample, 0
 
-    for given in inputs:
-        if not Path(given).is_dir():
-            yield read(given)
+    if not Path(given).exists():
+        raise DataError(f"{given}: there is no such file or folder")
+    if not Path(given).is_dir():
+        yield read(given)
+        return
+    good = bad = 0
+    for file in _files(given):
+        try:
+            sample = read(file)
+        except DataError as fault:
+            bad += 1
+            click.echo(f"warning: skipped: {fault}", err=True)
             continue
-        good = bad = 0
-        for file in _files(given):
-            try:
-                sample = read(file)
-            except DataError as fault:
-                bad += 1
-                click.echo(f"warning: skipped: {fault}", err=True)
-                continue
-            good += 1
-            yield sample
-        if not good:
-            held = f"none of its {bad} files can be used" if bad else "it is empty"
-            raise DataError(f"{given}: expected a folder with images (PNG, JPEG) or arrays (.npy); {held}")
+        good += 1
+        yield sample
+    if not good:
+        held = f"none of its {bad} files can be used" if bad else "it is empty"
+        raise DataError(f"{given}: expected a folder with images (PNG, JPEG) or arrays (.npy); {held}")
 
 
 def _files(folder: str) -> Iterator[str]:
