@@ -18,6 +18,7 @@ import numpy as np
 
 from normcore.kernels import cpu, epilogue, inline, prange
 from normcore.kernels.conv_packing import block_extent, pack_lines, row_table, segment_table
+from normcore.kernels.prefetch import NEXT, prefetch_lines
 from normcore.kernels.tile import tile_rows_1, tile_rows_2
 from normcore.kernels.vector_moves import copy_run
 
@@ -49,9 +50,13 @@ def window_numbers(n):
 
 @inline
 def multiply_rows(
-    a, a_at, table, rows_at, segments_at, segments, length, panels, at, panel_size, c, c_at, ldc, rows, columns, mr, nr, chunk
+    a, a_at, table, rows_at, segments_at, segments, length, panels, at, panel_size, c, c_at, ldc, rows, columns, mr, nr, chunk,
+    ahead,
 ):  # fmt: skip
-    """c = start + windows @ panels for all tiles of a block: panel by panel, at most `chunk` of the depth at a time."""
+    """c = start + windows @ panels for all tiles of a block: panel by panel, at most `chunk` of the depth at a time.
+
+    ahead, unless it is 0: a row's distance in `a` from the one that the next block has in its place.
+    """
     depth = segments * length
     for left in range(columns, 0, -nr):
         k = 0
@@ -63,6 +68,9 @@ def multiply_rows(
             count = min(max(chunk // max(length, 1), 1), segments - s)
             b_at = at + nr + k * nr
             for r in range(0, rows, mr):
+                if ahead and k == 0 and left == columns:
+                    # A tile reads a line of each of its rows in turn, which the processor does not foresee.
+                    prefetch_lines(a, a_at + table[rows_at + r] + ahead, min(mr, rows - r) * length)
                 if left * 2 > nr:
                     tile_rows_2(
                         a, a_at + inside, table, rows_at + r, segments_at + s, count, run, panels, b_at, nr,
@@ -143,6 +151,7 @@ def gather_task(task, source, panels, output, y, scratch, table, numbers, e):
     panel_low = panel_count * part // column_tasks
     panel_high = panel_count * (part + 1) // column_tasks
     width = min(panel_high * nr, columns) - panel_low * nr
+    far = source.size > 2 * NEXT
     for block in range(blocks * row_task // row_tasks, blocks * (row_task + 1) // row_tasks):
         plane, n_planes, line, n_lines = block_extent(block, planes_all, grid, planes, lines)
         row = (plane * grid[2] + line) * grid[3]
@@ -154,7 +163,7 @@ def gather_task(task, source, panels, output, y, scratch, table, numbers, e):
             if mode == DIRECT:
                 multiply_rows(
                     source, row * channels, table, rows_at, segments_at, segments, length, panels, at, panel_size,
-                    output, c_at, place[3], n_rows, width, mr, nr, chunk,
+                    output, c_at, place[3], n_rows, width, mr, nr, chunk, n_rows * channels if far else 0,
                 )  # fmt: skip
             else:
                 pack_lines(
@@ -164,12 +173,12 @@ def gather_task(task, source, panels, output, y, scratch, table, numbers, e):
                 if place_step[0] * place_step[1] * place_step[2] == 1:
                     multiply_rows(
                         scratch, own_at, table, rows_at, segments_at, segments, length, panels, at, panel_size,
-                        output, c_at, place[3], n_rows, width, mr, nr, chunk,
+                        output, c_at, place[3], n_rows, width, mr, nr, chunk, 0,
                     )  # fmt: skip
                 else:
                     multiply_rows(
                         scratch, own_at, table, rows_at, segments_at, segments, length, panels, at, panel_size,
-                        scratch, staged_at, width, n_rows, width, mr, nr, chunk,
+                        scratch, staged_at, width, n_rows, width, mr, nr, chunk, 0,
                     )  # fmt: skip
                     scatter_rows(
                         output, scratch, staged_at, width, row, n_rows, column, grid, place, place_step, place_first

@@ -43,6 +43,7 @@ class gelu:
 
     def derivative_none(x, y):
         t = abs(x)
+        # d/dt of -t Q(t), with its sign turned: Q(t) - t phi(t)
         d = normal_slope(40.0 if t > 40.0 else t)
         return 1.0 - d if x > 0.0 else d
 

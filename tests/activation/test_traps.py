@@ -157,9 +157,10 @@ def test_every_op_is_finite_up_to_ten_thousand(name, dtype):
 
 
 def test_sigmoid_keeps_small_values_instead_of_overflowing():
-    y, _ = run("sigmoid", [-80.0, -88.5, 88.5, 1e4, -1e4])
-    np.testing.assert_allclose(y[:3], [1.8048513e-35, 3.6723e-39, 1.0], rtol=1e-3)
+    y, _ = run("sigmoid", [-80.0, -87.3, 88.5, 1e4, -1e4, -88.5])
+    np.testing.assert_allclose(y[:3], [1.8048513e-35, 1.2192e-38, 1.0], rtol=1e-3)
     assert y[3] == 1 and y[4] == 0
+    assert 0 <= y[5] < 1.1754944e-38  # below the smallest normal number
 
 
 @pytest.mark.parametrize("name", ["elu", "celu"])
