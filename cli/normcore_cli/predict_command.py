@@ -42,8 +42,9 @@ def command(
     """Classify images (PNG, JPEG ...) or arrays (.npy, one sample each) by RUN's best checkpoint.
 
     An INPUT is a file or a folder, which is searched with all folders in it; what is no image there is named and
-    skipped. An INPUT that cannot be used is named, the others are answered, and the status is 1. An image is brought to the size and channels that the network takes, and normalized as in training. A
-    sequence is a .npy of (steps, features), with as many steps as the training's or fewer.
+    skipped. An INPUT that cannot be used is named, the others are answered, and the status is 1. An image is brought
+    to the size and channels that the network takes, and normalized as in training. A sequence is a .npy of (steps,
+    features), with as many steps as the training's or fewer.
     """
     import numpy as np
 
