@@ -7,7 +7,19 @@ from normcore.derivation.expressions import EXPONENTIALS, Term
 LIMITS = (88.0, 709.0)  # the largest whole numbers whose exp is finite, in float32 and in float64
 # Functions that no finite number can make fail when they run as plain Python.
 _TOTAL = frozenset(
-    {"abs", "fabs", "tanh", "atan", "erf", "erfc", "copysign", "asinh", "is_single", "normal_tail", "normal_slope"}
+    {
+        "abs",
+        "fabs",
+        "tanh",
+        "atan",
+        "erf",
+        "erfc",
+        "copysign",
+        "asinh",
+        "is_single",
+        "normal_tail",
+        "normal_slope",
+    }
 )
 
 

@@ -27,13 +27,8 @@ def is_single():
 
 
 @_always_inline
-def exp_unclamped(x):
-    """e^x, 1.1 ulp, for |x| <= 88 and NaN; elsewhere, in float32, any value: the caller has bounded x or ignores it.
-
-    float32: below -87.33, where e^x is no normal number, it may be 0.
-    """
-    if not is_single():
-        return math.exp(x)
+def exp_parts(x):
+    """r, p, s with e^x = s (1 + r + r^2 p), s a power of two, for float32 x with |x| <= 88."""
     z = (
         x * 1.4426950408889634 + 12583039.0
     )  # 1.5 * 2^23 + 127: z's last bits hold n + 127, n = x / ln(2) rounded
@@ -43,9 +38,21 @@ def exp_unclamped(x):
     p = p * r + 0.04166744649410248
     p = p * r + 0.1666654497385025
     p = p * r + 0.4999999701976776
+    return r, p, float_bits(np.int32(bits_of(z) << MANTISSA_BITS))
+
+
+@_always_inline
+def exp_unclamped(x):
+    """e^x, 1.1 ulp, for |x| <= 88 and NaN; elsewhere, in float32, any value: the caller has bounded x or ignores it.
+
+    float32: below -87.33, where e^x is no normal number, it may be 0.
+    """
+    if not is_single():
+        return math.exp(x)
+    r, p, s = exp_parts(x)
     p = p * r + 1.0
     p = p * r + 1.0
-    return p * float_bits(np.int32(bits_of(z) << MANTISSA_BITS))
+    return p * s
 
 
 @_always_inline
@@ -73,16 +80,8 @@ def expm1_nonpositive(x):
     """e^x - 1 without cancellation, 1.5 ulp, for x <= 0 and NaN; in float32 any value for x > 0. -0.0 becomes 0.0."""
     if not is_single():
         return math.expm1(x)
-    x = -18.0 if x < -18.0 else x  # where it rounds to -1
-    z = x * 1.4426950408889634 + 12583039.0
-    n = z - 12583039.0
-    r = (x - n * 0.693145751953125) - n * 1.4286068203094172e-06
-    p = 0.0013869565445929766 * r + 0.00836645532399416
-    p = p * r + 0.04166744649410248
-    p = p * r + 0.1666654497385025
-    p = p * r + 0.4999999701976776
+    r, p, s = exp_parts(-18.0 if x < -18.0 else x)  # it rounds to -1 from there
     p = r * r * p + r
-    s = float_bits(np.int32(bits_of(z) << MANTISSA_BITS))
     return s * p + (s - 1.0)
 
 

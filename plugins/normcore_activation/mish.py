@@ -30,7 +30,7 @@ class mish:
         e = exp_unclamped(20.0 if x > 20.0 else x)
         n = e * (e + 2.0)
         y = x * (n / (n + 2.0))
-        limit = 87.0 if is_single() else 700.0
+        limit = 88.0 if is_single() else 700.0
         return 0.0 if x < -limit else y
 
     def derivative(x, y):

@@ -109,7 +109,10 @@ def test_predict_answers_what_it_can_and_names_the_rest(run: Any) -> None:
     found = run("predict", "run", "notes.txt", "pets/test/ant/0.png", "absent", *CPU, "--json")
     assert found.status == 1
     assert [a["file"] for a in json.loads(found.out)] == ["pets/test/ant/0.png"]
-    assert "error: notes.txt is no readable image" in found.err and "error: absent: there is no such" in found.err
+    assert (
+        "error: notes.txt is no readable image" in found.err
+        and "error: absent: there is no such" in found.err
+    )
     neither = run("predict", "run", "notes.txt", "absent", *CPU)
     assert neither.status == 1 and neither.err.count("error: ") == 2 and not neither.out
 

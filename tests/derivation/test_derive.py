@@ -10,6 +10,7 @@ import normcore
 from normcore.derivation import Derived
 from normcore.errors import PluginError
 from normcore.kernels import inline
+from normcore.kernels.approximations import exp_nonpositive, exp_unclamped, expm1_nonpositive, normal_slope
 from normcore.kernels.function import read
 
 WRITTEN = [
@@ -180,6 +181,19 @@ def test_statements_helpers_and_constants():
                 moved[k] += sign * 1e-6
                 numeric += sign * with_statements(*moved) / 2e-6
             assert derivative(*at) == pytest.approx(numeric, rel=1e-6, abs=1e-8)
+
+
+def approximated(x):
+    return (
+        exp_nonpositive(-abs(x)) + expm1_nonpositive(-x * x) * normal_slope(abs(x)) + exp_unclamped(0.1 * x)
+    )
+
+
+def test_cheaper_functions_have_the_slopes_of_what_they_stand_for():
+    derivative = derived(approximated)
+    for x in (-2.5, -0.75, -0.3, 0.2, 0.9, 3.5):
+        numeric = (approximated(x + 1e-6) - approximated(x - 1e-6)) / 2e-6
+        assert derivative(x) == pytest.approx(numeric, rel=1e-6, abs=1e-8)
 
 
 def test_what_the_output_knows_is_read_from_it():
