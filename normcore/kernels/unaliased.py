@@ -4,6 +4,9 @@ A loop that adds to several lines of scratch is vectorized behind a comparison o
 at each call: with four sums, four inputs and six lines of constants that takes as long as a line of 64 elements.
 
     total = unaliased(scratch[k])  # the same memory; from here on only read and written through this name
+
+For sums, which are read before they are written. The compiler may leave out a store whose value is not read again
+through this name in the same kernel: an output that is only written would stay as it was.
 """
 
 from typing import Any

@@ -38,6 +38,7 @@ from normcore_pooling.max_lanes import TASKS, bands_of, forward_lanes
 from normcore_pooling.max_planes import backward_planes, forward_maps, forward_planes
 from normcore_pooling.max_tiles import forward_tiles, tiles_of
 from normcore_pooling.positions import LARGEST, MATCH, NO_FACTORS, arguments, reduce_positions, scratch_arrays
+from normcore_pooling.whole_map import blocks_of, extremes_of_maps
 
 
 class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012, section 3.4"):
@@ -177,7 +178,12 @@ class MaxPool(Op, name="max_pool", source="Krizhevsky, Sutskever and Hinton 2012
         if not arg.size:
             return
         largest = self.operation == LARGEST
-        if g.whole:
+        if g.whole and not g.first:
+            batch, channels = g.y[0], g.y[-1]
+            forward = extremes_of_maps.with_constants(TAP=arg.dtype.type, MAXIMUM=largest)
+            sizes = (math.prod(g.x[1:-1]), channels, blocks_of(batch, channels))
+            forward[t](t.x.reshape(-1), t.y.reshape(-1), t.arg, *sizes)
+        elif g.whole:
             forward = forward_maps.with_constants(TAP=arg.dtype.type, MAXIMUM=largest)
             forward[t](t.x.reshape(-1), t.y.reshape(-1), t.arg, math.prod(g.x[1:]))
         elif g.tiles:
@@ -271,7 +277,7 @@ class _Geometry:
         self.tiles = tiles_of(found, self.x[0]) if self.first else None
         lanes = self.first and not self.tiles
         self.bands = bands_of(found, self.x[0], t.x.dtype.itemsize) if lanes else None
-        self.whole = self.first and all(w.kernel == w.size and w.out == 1 and w.before == 0 for w in found)
+        self.whole = all(w.kernel == w.size and w.out == 1 and w.before == 0 for w in found)
         one = (1,) if self.first else ()
         self.x5, self.y5 = (*self.x, *one), (*self.y, *one)
         self.map = size[1:]

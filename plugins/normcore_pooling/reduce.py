@@ -158,6 +158,12 @@ class Reduction:
         self._backward(t, SPREAD, dy, dx, NO_ARG, self.factors)
 
     def largest(self, t, x, y, arg):
+        if self.geometry.whole and y.size:
+            _, batch, positions, channels, *_ = self.sums
+            blocks = whole_map.blocks_of(batch, channels)
+            kernel = whole_map.extremes_of_maps.with_constants(MAXIMUM=True, TAP=arg.dtype.type)
+            kernel[t](x.reshape(-1), y.reshape(-1), arg.reshape(-1), positions, channels, blocks)
+            return
         self._forward(t, LARGEST, x, y, arg, NO_FACTORS)
 
     def route(self, t, dy, dx, arg):

@@ -1,7 +1,8 @@
 """Pooling a whole map into one output on the CPU, channels last: x (N, positions, C), flat, y (N, C).
 
 Sums are taken of parts of a map, so that even few maps of few channels make many tasks, and added in the order of the
-parts. The gradient of a maximum is zeros and one value for each channel.
+parts. Rows of channels are taken one after the other, as memory has them: the sums, or the extremes and where they are,
+stay in the first-level cache. The gradient of a maximum is zeros and one value for each channel.
 """
 
 import numpy as np
@@ -19,7 +20,9 @@ CHANNELS = 32  # of a block at least: a few vectors
 ROW = STREAM_BLOCK // 2  # sums side by side: they and what is added to them stay in the first-level cache
 BLOCK = 128  # rows added before their sum joins the total
 
-SQUARED = False  # of a kernel made by with_constants(SQUARED=...)
+SQUARED = False  # constants of kernels: what is summed, what is looked for, the integers of arg
+MAXIMUM = True
+TAP = np.uint8
 
 
 def parts_of(positions):
@@ -103,6 +106,41 @@ def sum_maps(x, y, divisor, partial, batch, positions, channels, parts, blocks):
                 for k in range(parts):
                     total += wide(partial[(n * parts + k) * channels + c])
                 y[n * channels + c] = real(total / wide(divisor[0]))
+
+
+@inline(force=True)
+def take_row(x, p, best, tap):
+    """Where x is beyond `best`, or NaN, it takes that place, and p that of `tap`."""
+    for c in range(best.size):
+        v = x[c]
+        beyond = (v > best[c] if MAXIMUM else v < best[c]) or v != v
+        tap[c] = p if beyond else tap[c]
+        best[c] = v if beyond else best[c]
+        line_by_line()
+
+
+@inline
+def extremes_of_map(x, at, positions, channels, y, arg):
+    """Of x[at + p * channels + c], p < positions, for c < y.size."""
+    for c in range(y.size):
+        y[c] = x[at + c]
+        arg[c] = TAP(0)
+    for p in range(1, positions):
+        lo = at + p * channels
+        take_row(window(x, lo, lo + y.size), TAP(p), y, arg)
+
+
+@cpu
+def extremes_of_maps(x, y, arg, positions, channels, blocks):
+    """y: the largest (MAXIMUM, else the smallest) of each channel's map; arg: the first position that holds it."""
+    block = (channels + blocks - 1) // blocks
+    for task in prange(y.size // channels * blocks):
+        n = np.int64(task) // blocks
+        c = (np.int64(task) - n * blocks) * block
+        lo, hi = n * channels + c, n * channels + min(channels, c + block)
+        extremes_of_map(
+            x, n * positions * channels + c, positions, channels, window(y, lo, hi), window(arg, lo, hi)
+        )
 
 
 @inline
