@@ -5,8 +5,13 @@ at each call: with four sums, four inputs and six lines of constants that takes 
 
     total = unaliased(scratch[k])  # the same memory; from here on only read and written through this name
 
-For sums, which are read before they are written. The compiler may leave out a store whose value is not read again
-through this name in the same kernel: an output that is only written would stay as it was.
+That is for scratch. The compiler may leave out a store whose value is not read again through this name in the same
+kernel, so outputs need the other form, of a whole helper:
+
+    @inline(force=True)
+    def add_row(x, total):
+        nothing_overlaps()  # its first statement: of its arguments
+        for i in range(total.size):
 """
 
 from typing import Any
@@ -41,3 +46,17 @@ def _emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
 
 
 unaliased = Lowered("unaliased", "a", lambda line: line, _emit, returns=lambda line: line)
+
+
+def _emit_nothing(context: Any, builder: Any, signature: Any, values: Any) -> None:
+    """Marks the addresses of the helper's arrays, which Numba names after their place among an array's fields."""
+    for argument in builder.function.args:
+        if isinstance(argument.type, ir.PointerType) and argument.name.endswith(".4"):
+            argument.add_attribute("noalias")
+
+
+def _nothing() -> None:
+    """Plain Python compares no addresses."""
+
+
+nothing_overlaps = Lowered("nothing_overlaps", "", _nothing, _emit_nothing)

@@ -7,7 +7,7 @@ sums (3, N, C) float64 gets each plane's shares of dgamma, dbeta and dtau; they 
 import math
 
 from normcore.kernels import cpu, inline, prange, real, wide
-from normcore.kernels.unaliased import unaliased
+from normcore.kernels.unaliased import nothing_overlaps, unaliased
 
 BLOCK = 4096  # values summed in the kernel's own precision before float64 takes over
 ROWS = 64  # the same for channels last, where each row adds one value to every channel
@@ -169,12 +169,14 @@ def clear(a, value):
 
 @inline(force=True)
 def limit_row(x, y, a, b, tau):
+    nothing_overlaps()
     for c in range(y.size):
         y[c] = above(x[c] * a[c] + b[c], tau[c])
 
 
 @inline(force=True)
 def scale_row(x, y, a, b):
+    nothing_overlaps()
     for c in range(y.size):
         y[c] = x[c] * a[c] + b[c]
 
@@ -202,7 +204,7 @@ def forward_positions(x, y, gamma, beta, tau, scale, lines, sums, width, eps):
             scale[n, c] = inverse_root(total[c - lo], wide(length), eps)
             a[c - lo] = scale[n, c] * gamma[c]
         for i in range(length):
-            row = unaliased(y[n, i, lo:hi])
+            row = y[n, i, lo:hi]
             if tau.size > 0:
                 limit_row(x[n, i, lo:hi], row, a, beta[lo:hi], tau[lo:hi])
             else:
@@ -228,6 +230,7 @@ def row_sums_unlimited(x, dy, r, along, total):
 
 @inline(force=True)
 def row_gradient(x, dy, dx, r, a, b, tau, slope):
+    nothing_overlaps()
     for c in range(x.size):
         g = real(0) if scaled(x[c], a[c], b[c]) < tau[c] else dy[c]
         dx[c] = a[c] * (g - x[c] * r[c] * slope[c])
@@ -235,6 +238,7 @@ def row_gradient(x, dy, dx, r, a, b, tau, slope):
 
 @inline(force=True)
 def row_gradient_unlimited(x, dy, dx, r, a, slope):
+    nothing_overlaps()
     for c in range(x.size):
         dx[c] = a[c] * (dy[c] - x[c] * r[c] * slope[c])
 
@@ -271,7 +275,7 @@ def backward_positions(x, dy, dx, gamma, beta, tau, scale, lines, sums, width, w
             for c in range(count):
                 slope[c] = real(sums[0, n, lo + c] / wide(length))
             for i in range(length):
-                p, g, d = x[n, i, lo:hi], dy[n, i, lo:hi], unaliased(dx[n, i, lo:hi])
+                p, g, d = x[n, i, lo:hi], dy[n, i, lo:hi], dx[n, i, lo:hi]
                 if tau.size > 0:
                     row_gradient(p, g, d, r, a, b, tau[lo:hi], slope)
                 else:

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from normcore.kernels import cpu, inline, prange, real
-from normcore.kernels.unaliased import unaliased
+from normcore.kernels.unaliased import nothing_overlaps
 from normcore.kernels.window import window
 from normcore_pooling.max_planes import clear
 from normcore_pooling.max_rows import TAP
@@ -20,6 +20,7 @@ from normcore_pooling.max_rows import TAP
 def add_tap(x, y, dy, arg, sums, dx, tap, count, step):
     """Tap `tap` of y.size windows, whose elements are `step` apart. Unsigned indices: for signed ones Numba tests the
     sign."""
+    nothing_overlaps()
     k = TAP(tap)
     for i in range(y.size):
         at = np.uint64(i) * np.uint64(step)
@@ -31,7 +32,7 @@ def add_tap(x, y, dy, arg, sums, dx, tap, count, step):
         dx[at] = before + (share if total < real(math.inf) else whole)
 
 
-@inline(force=True)  # else LLVM does not know that nothing overlaps dx
+@inline(force=True)
 def add_line(x, y, dy, arg, sums, dx, at, lo, hi, places, step):
     """Windows lo to hi - 1, the first of which begins at x[at]; places: of its taps, from there on."""
     for k in range(places.size):
@@ -53,20 +54,19 @@ def expected_gradient_lines(x, y, dy, arg, sums, dx, places, outer, inner, parts
         a = np.int64(j) // parts
         first = min(inner, (np.int64(j) - a * parts) * block)
         last = min(inner, first + block)
-        own = unaliased(dx)
         for place in range(a * positions, (a + 1) * positions if first < last else a * positions):
-            clear(window(own, place * inner + first, place * inner + last))
+            clear(window(dx, place * inner + first, place * inner + last))
         for row in range(a * out[0] * out[1], (a + 1) * out[0] * out[1]):
             layer = row // out[1]
             h = (layer - a * out[0]) * stride[0] * size[1] + (row - layer * out[1]) * stride[1]
             at = a * positions + h * size[2]
             if inner == 1 and stride[2] > 1:
                 lo = row * out[2]
-                add_line(x, y, dy, arg, sums, own, at, lo, lo + out[2], places, stride[2])
+                add_line(x, y, dy, arg, sums, dx, at, lo, lo + out[2], places, stride[2])
             elif inner == 1:
                 lo = row * out[2]
-                add_line(x, y, dy, arg, sums, own, at, lo, lo + out[2], places, 1)
+                add_line(x, y, dy, arg, sums, dx, at, lo, lo + out[2], places, 1)
             elif first < last:
                 for ow in range(out[2]):
                     lo, of = (row * out[2] + ow) * inner, (at + ow * stride[2]) * inner + first
-                    add_line(x, y, dy, arg, sums, own, of, lo + first, lo + last, places, 1)
+                    add_line(x, y, dy, arg, sums, dx, of, lo + first, lo + last, places, 1)

@@ -17,7 +17,7 @@ from normcore.kernels.draws import GROUP, LINE, ROOM, groups_of, lanes_of, lines
 from normcore.kernels.every import copy_every
 from normcore.kernels.line_by_line import line_by_line
 from normcore.kernels.prefetch import AHEAD, prefetch_lines
-from normcore.kernels.unaliased import unaliased
+from normcore.kernels.unaliased import nothing_overlaps, unaliased
 from normcore.kernels.window import window
 from normcore.random import philox, unit_32
 from normcore_pooling.max_planes import clear
@@ -39,6 +39,7 @@ TASKS = 16  # that share the work, each with its own scratch
 
 @inline
 def add_weights(x, total):
+    nothing_overlaps()
     for i in range(total.size):
         total[i] += weight(x[i])
         line_by_line()
@@ -62,6 +63,7 @@ def multiply(u, scale):
 @inline
 def draw(x, running, limit, least, y, taps):
     """One tap of the windows of a line; taps counts those that the number drawn has passed."""
+    nothing_overlaps()
     for i in range(y.size):
         v, before, best, most, passed = x[i], running[i], y[i], limit[i], taps[i]
         y[i] = v if before <= most else best
@@ -80,6 +82,7 @@ def number_taps(taps, arg, last):
 @inline
 def add_expected(x, total, least, y):
     """One tap's share of the mean. v * v alone may overflow."""
+    nothing_overlaps()
     for i in range(y.size):
         v, mean = x[i], y[i]
         w = max(v, least[i])
@@ -113,7 +116,7 @@ def take_largest(x, at, places, y, arg, sums):
 def pool_line(x, at, places, u, y, arg, sums, own, training):
     """y.size windows side by side, the first from x[at] on; places: of the taps, from there on.
 
-    own: scratch (4, y.size or more). Nothing else may overlap y, sums and own.
+    own: scratch (4, y.size or more).
     """
     n = y.size
     scale, least = window(own[0], 0, n), window(own[1], 0, n)
@@ -177,7 +180,7 @@ def forward_first(x, y, arg, sums, scratch, lines, key, call, training, length, 
     drawn = length + 2 * GROUP
     for j in prange(tasks):
         task = np.int64(j)
-        own, y_own, sums_own = unaliased(lines[task]), unaliased(y), unaliased(sums)
+        own = unaliased(lines[task])
         u, q = window(scratch[task], 0, drawn), window(scratch[task], drawn, scratch.shape[1])
         for unit in range(units * task // tasks, units * (task + 1) // tasks):
             lo = unit * length
@@ -189,8 +192,8 @@ def forward_first(x, y, arg, sums, scratch, lines, key, call, training, length, 
                     draw_group(window(u, k * GROUP, k * GROUP + GROUP), key, group + k, call)
             copy_windows(x, lo, q, hi - lo, places, size, out, stride)
             pool_line(
-                q, 0, places[1], window(u, begin, begin + hi - lo), window(y_own, lo, hi), window(arg, lo, hi),
-                window(sums_own, lo, hi), own, training,
+                q, 0, places[1], window(u, begin, begin + hi - lo), window(y, lo, hi), window(arg, lo, hi),
+                window(sums, lo, hi), own, training,
             )  # fmt: skip
 
 
@@ -229,7 +232,7 @@ def forward_last(
     units = shape[0] * pieces * across
     for j in prange(tasks):
         task = np.int64(j)
-        own, y_own, sums_own = unaliased(lines[task]), unaliased(y), unaliased(sums)
+        own = unaliased(lines[task])
         line = window(scratch[task], 0, LANES * ROOM)
         u = window(scratch[task], LANES * ROOM, scratch.shape[1])
         for unit in range(units * task // tasks, units * (task + 1) // tasks):
@@ -251,8 +254,8 @@ def forward_last(
                 at = (at * size[2] + ow * stride[2]) * channels + c
                 lo, k = (n * shape[1] + place) * channels + c, (place - first) * width
                 pool_line(
-                    x, at, places[0], window(u, k, k + width), window(y_own, lo, lo + width),
-                    window(arg, lo, lo + width), window(sums_own, lo, lo + width), own, training,
+                    x, at, places[0], window(u, k, k + width), window(y, lo, lo + width),
+                    window(arg, lo, lo + width), window(sums, lo, lo + width), own, training,
                 )  # fmt: skip
 
 
