@@ -3,12 +3,17 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Results must not depend on the number of threads: have at least two to vary, on any machine.
 os.environ.setdefault("NUMBA_NUM_THREADS", str(max(2, os.cpu_count() or 1)))
 
 # Threads that wait must not take a processor from the tests beside them.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# How long an example takes to draw or to run says something of the machine, not of what is tested.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 MOST_WORKERS = 4  # each grows to 3 GB, with what Numba keeps of a thousand compilations
 
