@@ -23,8 +23,7 @@ import numpy as np
 
 from normcore.kernels import inline
 from normcore.kernels.tile import lanes
-from normcore.kernels.transpose import turn
-from normcore.kernels.vector_moves import transpose_integers
+from normcore.kernels.transpose import turn, turn_integers
 from normcore.op import Array
 
 GROUP = 128  # elements that share 32 blocks of the generator
@@ -97,11 +96,4 @@ def lines_out(line, stride, y, at, channels, length, count):
 @inline
 def integers_out(line, stride, y, at, channels, length, count, beside):
     """lines_out of integers. beside: the array of floating-point numbers that they belong to."""
-    if count == LANES and length >= LANES:
-        for j in range(0, length, LANES):
-            k = min(j, length - LANES)
-            transpose_integers(y, at + k * channels, channels, line, GROUP + k, stride, beside)
-    else:
-        for j in range(length):
-            for c in range(count):
-                y[at + j * channels + c] = line[GROUP + c * stride + j]
+    turn_integers(line, GROUP, stride, y, at, channels, count, length, beside)

@@ -12,7 +12,7 @@ from normcore.kernels.lowered import LINE_BYTES
 from normcore.kernels.prefetch import prefetch_lines
 from normcore.kernels.streaming import STREAM_BLOCK, first_stop, leaves_cache
 from normcore.kernels.tile import VECTOR_BYTES
-from normcore.kernels.vector_moves import transpose_block_past
+from normcore.kernels.vector_moves import transpose_block_past, transpose_integers
 from normcore.op import Shape
 
 TILE = 32  # of CUDA: 32 x 32 float32 are 4 KB on each side
@@ -52,6 +52,22 @@ def turn_asking(x, at, apart, y, to, pitch, rows, columns, ahead):
                     for k in range(n):
                         prefetch_lines(x, of + k * apart + ahead, 1)
                 transpose_block_past(y, place, pitch, x, of, apart, past and r == i)
+    else:
+        for j in range(columns):
+            for i in range(rows):
+                y[to + j * pitch + i] = x[at + i * apart + j]
+
+
+@inline
+def turn_integers(x, at, apart, y, to, pitch, rows, columns, beside):
+    """turn of integers, in blocks as for `beside`, the array of floating-point numbers that they belong to."""
+    n = VECTOR_BYTES // beside.itemsize
+    if rows >= n and columns >= n:
+        for j in range(0, columns, n):
+            c = min(j, columns - n)
+            for i in range(0, rows, n):
+                r = min(i, rows - n)
+                transpose_integers(y, to + c * pitch + r, pitch, x, at + r * apart + c, apart, beside)
     else:
         for j in range(columns):
             for i in range(rows):

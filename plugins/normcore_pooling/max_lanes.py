@@ -11,26 +11,12 @@ from normcore.kernels import cpu, inline, prange
 from normcore.kernels.gather import pick_largest, pick_smallest
 from normcore.kernels.prefetch import prefetch_lines
 from normcore.kernels.tile import lanes
-from normcore.kernels.transpose import turn
-from normcore.kernels.vector_moves import transpose_integers
+from normcore.kernels.transpose import turn, turn_integers
 from normcore_pooling.max_rows import MAXIMUM, whole_windows
 
 LANES = 16  # elements of a vector
 BAND = 2048  # positions of a map that are pooled at once: 128 KB in all lanes, for the L2 cache
 TASKS = 64  # that share the work, each with its own scratch; more than any desktop has threads
-
-
-@inline
-def taps_out(taps, at, arg, to, pitch, count, length, values):
-    """arg[to + i * pitch + j] = taps[at + j * LANES + i] for planes i < count and outputs j < length."""
-    if count == LANES and length >= LANES:
-        for j in range(0, length, LANES):
-            k = min(j, length - LANES)
-            transpose_integers(arg, to + k, pitch, taps, at + k * LANES, LANES, values)
-    else:
-        for j in range(length):
-            for i in range(count):
-                arg[to + i * pitch + j] = taps[at + j * LANES + i]
 
 
 @inline
@@ -144,7 +130,7 @@ def forward_lanes(
                 skipped = od * run * LANES
                 at = plane * out_size + (od * out[1] + first) * out[2]
                 turn(values[task], skipped, LANES, y, at, out_size, run, count)
-                taps_out(taps[task], skipped, arg, at, out_size, count, run, y)
+                turn_integers(taps[task], skipped, LANES, arg, at, out_size, run, count, y)
 
 
 @dataclass(frozen=True)
