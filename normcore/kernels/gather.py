@@ -60,7 +60,7 @@ def _emit_pick(order: str, name: str) -> Any:
             data, kept = At(b, element, size, width), At(b, arg_kind, arg_size, width)
             tapped = At(b, tap_kind, size, width)
             best, tap = variables(b, data.type, vectors), variables(b, tapped.type, vectors)
-            ahead = ahead_of(b, arguments, 6, width, vectors)
+            ahead = ahead_of(b, arguments, 6, width, vectors, size)
 
             def narrow(value: Any) -> Any:
                 return b.trunc(value, tap_kind) if size < 8 else value
@@ -213,7 +213,7 @@ def _emit_sum(weighted: bool, name: str, squared: bool = False) -> Any:
             data = At(b, element, size, width)
             zero = ir.Constant(data.type, [0.0] * width)
             total, block = variables(b, data.type, vectors), variables(b, data.type, vectors)
-            ahead = ahead_of(b, arguments, 5, width, vectors)
+            ahead = ahead_of(b, arguments, 5, width, vectors, size)
             for v in range(vectors):
                 if not some.known:  # up to BLOCK terms go on with the sum, further blocks are added to it
                     prior = b.select(some.fresh, zero, data.load(y, to, v))

@@ -13,6 +13,7 @@ from normcore.kernels.streaming import STREAM_BYTES, around_caches
 GROUP = 8  # terms that are read side by side, along all channels, where there are more than UNROLLED has
 TOGETHER = 4  # vectors whose accumulators stay in registers at once
 PAIR = 2  # those left of a position of 32 channels, for instance
+FETCHED = 3072  # bytes of a row between what is read and what is asked for: a window alone is compared in less than memory takes
 UNROLLED = (1, 2, 4, 9)  # numbers of terms with code of their own, without a loop; each costs compile time
 
 
@@ -146,10 +147,13 @@ def each_term(b: Any, some: Terms, skip: Any, emit: Any) -> None:
             emit(b.add(begin, t))
 
 
-def ahead_of(b: Any, arguments: Any, count: int, width: int, vectors: int) -> Any:
-    """How far from a term lies what the next call of a body but for that term's neighbours reads."""
+def ahead_of(b: Any, arguments: Any, count: int, width: int, vectors: int, size: int) -> Any:
+    """How far from a term lies what to ask for: of the position in the run that lies FETCHED or more away, or of the next
+    channels where there is no run."""
     run, x_step = arguments[count + 2], arguments[count + 4]
-    return b.select(b.icmp_signed(">", run, number(1)), x_step, number(width * vectors))
+    step = b.select(b.icmp_signed(">", x_step, number(0)), x_step, number(1))
+    positions = b.sdiv(b.add(step, number(FETCHED // size - 1)), step)
+    return b.select(b.icmp_signed(">", run, number(1)), b.mul(step, positions), number(width * vectors))
 
 
 class At:
@@ -181,10 +185,10 @@ class At:
                     self.store(value, base, at, v)
 
     def prefetch(self, base: Any, at: Any, vectors: int) -> None:
-        """The cache lines of so many vectors."""
+        """The cache lines of so many vectors, into the first level."""
         for line in range(0, vectors * self.width * self.size, LINE_BYTES):
             offset = self.b.add(self.b.mul(at, number(self.size)), number(line))
-            prefetch(self.b, self.b.add(base, offset))
+            prefetch(self.b, self.b.add(base, offset), level=1)
 
     def splat(self, value: Any) -> Any:
         one = self.b.insert_element(

@@ -30,11 +30,12 @@ _BYTE = ir.IntType(8).as_pointer()
 _KIND = ir.FunctionType(ir.VoidType(), [_BYTE, I32, I32, I32])
 
 
-def prefetch(builder: Any, address: Any) -> None:
-    """Emit the request for the line at an address, a 64-bit integer, into the second-level cache. The first level has
-    few requests open at a time, and what asks for more waits: norms of planes were a quarter slower."""
+def prefetch(builder: Any, address: Any, level: int = 2) -> None:
+    """Emit the request for the line at an address, a 64-bit integer, into the first- or second-level cache. The first
+    level has few requests open at a time, and what asks for more waits: norms of planes were a quarter slower. It is for
+    what is needed some hundred cycles later and lies in the second level by then."""
     fetch = builder.module.declare_intrinsic("llvm.prefetch", [_BYTE], _KIND)
-    read, keep, data = (ir.Constant(I32, n) for n in (0, 2, 1))
+    read, keep, data = (ir.Constant(I32, n) for n in (0, 4 - level, 1))
     builder.call(fetch, [builder.inttoptr(address, _BYTE), read, keep, data])
 
 

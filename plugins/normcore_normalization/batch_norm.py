@@ -32,7 +32,7 @@ import numpy as np
 from normcore import Array, ParameterError, Plan, ShapeError, Tensor
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_normalization.channel_layers import ChannelNormalization
-from normcore_normalization.channel_shapes import CHUNK, WIDTH
+from normcore_normalization.channel_shapes import CHUNK, line_width
 
 
 class BatchNorm(
@@ -98,7 +98,7 @@ class BatchNorm(
         channels = x.shape[1]
         rows = x.size // max(1, channels)
         chunks = max(1, min(64, rows // 32, x.size // CHUNK))
-        width = channels * max(1, min(rows, WIDTH // max(1, channels)))
+        width = line_width(channels, rows)
         per_channel = Array((channels,))
         state = {}
         if self.track_running_stats:

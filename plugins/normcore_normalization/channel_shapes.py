@@ -2,6 +2,8 @@
 
 import math
 
+from normcore.kernels.streaming import STREAM_STEP
+
 CHUNK = 65536  # values of a channels-last task, about: 256 KB, so that merging the tasks' sums costs little
 # Rows up to which a task takes columns instead, if there are at least 256 of those: they fit the L2 cache.
 COLUMNS = 1024
@@ -24,6 +26,12 @@ def by_columns(x):
 def task_columns(x):
     """Columns of a task: 256 KB of x, in whole cache lines."""
     return max(64, min(256, CHUNK // x.shape[0] // 64 * 64))
+
+
+def line_width(channels, rows):
+    """Values of a line of whole rows: about WIDTH, and where that can be, a number of whole stretches to write at once."""
+    counts = range(1, max(1, min(rows, WIDTH // max(1, channels))) + 1)
+    return channels * max(counts, key=lambda k: (k * channels % STREAM_STEP == 0, k))
 
 
 def as_lines(x, line):
