@@ -1,9 +1,11 @@
 """Timing one case: a row for each direction, with what the hardware allows and what PyTorch reaches beside it.
 
 All candidates of a row (our kernel, a copy of as many bytes, PyTorch in its forms) run in the same interleaved
-rounds. Every call takes the next of several sets of inputs, together larger than the largest cache where memory
-allows, so that no candidate finds its data there; small arrays stay in the cache, as they do in a network. All write
-their results to the same memory: PyTorch's allocator does so too. A row is measured with arrays at PLACES places in memory.
+rounds. Every call takes the next of several sets of inputs, together twice as large as the largest cache where MOST_SETS
+suffice, so that no candidate finds its data there; small arrays stay in the cache, as they do in a network. The copy reads
+from as much memory as the op's inputs take, for where an op reads more than it writes, half its bytes might fit into
+the cache. All write their results to the same memory: PyTorch's allocator does so too. A row is measured with arrays at
+PLACES places in memory.
 
 Bytes that must move: each input and output of the direction once, parameters and state once in each way that the
 direction uses them. Forward: inputs, output, parameters, state. Backward: the output's gradient, the inputs'
@@ -131,7 +133,7 @@ class Bench:
 
     def _places(self, case: BenchCase) -> int:
         """How often a row's arrays are placed anew. Raises MemoryBudgetError when they do not even fit once."""
-        per_set = 4 * case.elements * np.dtype(case.dtype).itemsize  # inputs, outputs and their gradients
+        per_set = 4 * _input_bytes(case)  # inputs, outputs and their gradients
         needed = per_set * self._sets(case) * (3 if self.settings.torch is not None else 1)
         free = devices.get(case.device).free_memory()
         if needed > 0.8 * free:
@@ -142,9 +144,8 @@ class Bench:
         return max(1, min(PLACES, int(0.4 * free / max(1, needed))))
 
     def _sets(self, case: BenchCase) -> int:
-        """Sets of arrays that a row takes turns with: until they exceed the largest cache twice."""
-        nbytes = 4 * case.elements * np.dtype(case.dtype).itemsize
-        wanted = math.ceil(2 * self.cache_bytes / max(1, nbytes))
+        """Sets of arrays that a row takes turns with: until the inputs exceed the largest cache twice."""
+        wanted = math.ceil(2 * self.cache_bytes / max(1, _input_bytes(case)))
         return max(1, min(MOST_SETS, wanted)) if case.sample.make is None else 1
 
     # -- one row ----------------------------------------------------------------------------------------------
@@ -182,9 +183,10 @@ class Bench:
         for call in calls:
             call()  # compiles
         nbytes = moved_bytes(layers[0], inputs[0], direction)
+        copies = math.ceil(2 * len(calls) * _input_bytes(case) / max(1, nbytes))
         candidates: dict[str, Callable[[], object]] = {
             "normcore": rotation(calls),
-            "copy": rotation(limits.copiers(device, nbytes, len(calls))),
+            "copy": rotation(limits.copiers(device, nbytes, max(len(calls), min(MOST_SETS, copies)))),
         }
         clocks: dict[str, Any] = {}
         if case.device != "cpu":
@@ -277,6 +279,10 @@ class Bench:
 
 
 # -- what rows are made of ------------------------------------------------------------------------------------
+
+
+def _input_bytes(case: BenchCase) -> int:
+    return case.elements * np.dtype(case.dtype).itemsize
 
 
 def _layer(case: BenchCase) -> Layer:
