@@ -124,7 +124,9 @@ def work(words, torch):
     rows = {}
     for case in cases:
         for direction in ("forward", "backward") if case.op.differentiable else ("forward",):
-            name = f"{case.op.name} {case.shape_text} {case.memory_format.removeprefix('channels_')} {direction}"
+            name = (
+                f"{case.op.name} {case.shape_text} {case.memory_format.removeprefix('channels_')} {direction}"
+            )
             if any(set(given.split()) <= set(name.split()) for given in words):
                 rows[name] = case, direction
     answer(list(rows))

@@ -39,16 +39,20 @@ def prefetch(builder: Any, address: Any, level: int = 2) -> None:
     builder.call(fetch, [builder.inttoptr(address, _BYTE), read, keep, data])
 
 
-def _emit(context: Any, builder: Any, signature: Any, values: Any) -> None:
-    x, at, count = values
-    _, size = element_of(signature.args[0])
-    base = address_of(context, builder, signature.args[0], x, at)
-    with loop(builder, builder.mul(count, number(size)), LINE_BYTES) as (i, _):
-        prefetch(builder, builder.add(base, i))
+def _emit(level: int) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> None:
+        x, at, count = values
+        _, size = element_of(signature.args[0])
+        base = address_of(context, builder, signature.args[0], x, at)
+        with loop(builder, builder.mul(count, number(size)), LINE_BYTES) as (i, _):
+            prefetch(builder, builder.add(base, i), level)
+
+    return emit
 
 
 def _python(x, at, count):  # type: ignore[no-untyped-def]
     """Nothing to ask for."""
 
 
-prefetch_lines = Lowered("prefetch_lines", "aii", _python, _emit)
+prefetch_lines = Lowered("prefetch_lines", "aii", _python, _emit(2))
+prefetch_once = Lowered("prefetch_once", "aii", _python, _emit(4))

@@ -101,7 +101,7 @@ def first_shift(x, tail, shift, line, partial, sums):
     repeat(shift, line[0])
     clear_sums(partial[0], sums[0])
     if lines > 0:
-        sum_rows(x, 0, lines, 0, x.shape[1], line[0], partial[0, 0], partial[0, 1])
+        sum_rows(x, 0, lines, 0, x.shape[1], line[0], partial[0, 0], partial[0, 1], True)
     else:
         one_sums(tail, line[0], partial[0, 0], partial[0, 1])
     fold(partial[0, 0], sums[0, 0])
@@ -195,7 +195,7 @@ def forward_lines(
         last = min(lines, k * step + step)
         for lo in range(k * step, last, LINES):
             whole = min(last, lo + LINES, x.shape[0])
-            sum_rows(x, lo, whole, 0, x.shape[1], line[0], partial[k, 0], partial[k, 1])
+            sum_rows(x, lo, whole, 0, x.shape[1], line[0], partial[k, 0], partial[k, 1], True)
             if whole < min(last, lo + LINES):
                 one_sums(tail, line[0], partial[k, 0], partial[k, 1])
             fold(partial[k, 0], sums[k, 0])

@@ -9,7 +9,7 @@ import math
 
 from normcore.kernels import epilogue, epilogue_gradient, inline, real, wide
 from normcore.kernels.line_by_line import line_by_line
-from normcore.kernels.prefetch import AHEAD, prefetch_lines
+from normcore.kernels.prefetch import AHEAD, prefetch_lines, prefetch_once
 from normcore.kernels.streaming import either_way, leaves_cache
 from normcore.kernels.unaliased import unaliased
 from normcore_normalization.channel_planes import keep_statistics, move_running
@@ -28,11 +28,14 @@ def one_sums(p, shift, total, squares):
 
 
 @inline
-def sum_rows(x, first, last, lo, hi, shift, total, squares):
-    """Add x - shift and its square, rows first to last."""
+def sum_rows(x, first, last, lo, hi, shift, total, squares, once):
+    """Add x - shift and its square, rows first to last; once: they leave the caches before they are read again."""
     t, q = unaliased(total), unaliased(squares)
     for r in range(first, last):
-        prefetch_lines(x, r * x.shape[1] + lo + AHEAD, hi - lo)
+        if once:
+            prefetch_once(x, r * x.shape[1] + lo + AHEAD, hi - lo)
+        else:
+            prefetch_lines(x, r * x.shape[1] + lo + AHEAD, hi - lo)
         one_sums(x[r, lo:hi], shift, t, q)
 
 
@@ -53,7 +56,7 @@ def sum_short_rows(x, first, last, lo, hi, shift, total, squares):
     whole = first + max(0, last - first) // 4 * 4
     for r in range(first, whole, 4):
         four_sums(x[r, lo:hi], x[r + 1, lo:hi], x[r + 2, lo:hi], x[r + 3, lo:hi], shift, total, squares)
-    sum_rows(x, whole, last, lo, hi, shift, total, squares)
+    sum_rows(x, whole, last, lo, hi, shift, total, squares, False)
 
 
 @inline(force=True)

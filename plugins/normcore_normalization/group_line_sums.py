@@ -33,7 +33,7 @@ def group_shifts(first, groups, channels, line):
 @inline
 def add_sums(x, part, line):
     """Add to part (2, C), of each channel of x (rows, W), the sums of u and u^2 for u = x - line[2]."""
-    sum_rows(x, 0, x.shape[0], 0, x.shape[1], line[2], line[0], line[1])
+    sum_rows(x, 0, x.shape[0], 0, x.shape[1], line[2], line[0], line[1], False)
     fold(line[0], part[0])
     fold(line[1], part[1])
 

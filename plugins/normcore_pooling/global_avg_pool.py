@@ -19,6 +19,7 @@ import numpy as np
 
 from normcore import Array, Op, Plan, ShapeError, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange, real, wide
+from normcore.kernels.prefetch import AHEAD, prefetch_once
 from normcore.testing.samples import ErrorSample, Sample
 
 BLOCK = 4096  # values summed in the kernel's own precision before float64 takes over
@@ -104,6 +105,7 @@ def _forward_positions(x, y, total):
         for lo in range(0, length, ROWS):
             fill(y[n], real(0))
             for i in range(lo, min(length, lo + ROWS)):
+                prefetch_once(x, (n * length + i) * y.shape[1] + AHEAD, y.shape[1])
                 add_row(x[n, i], y[n])
             add_wide(y[n], total[n])
         mean_of(total[n], y[n], length)

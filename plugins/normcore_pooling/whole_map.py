@@ -10,6 +10,7 @@ import numpy as np
 from normcore import Array
 from normcore.kernels import cpu, inline, prange, real, wide
 from normcore.kernels.line_by_line import line_by_line
+from normcore.kernels.prefetch import AHEAD, prefetch_once
 from normcore.kernels.streaming import STREAM_BLOCK, stack_block
 from normcore.kernels.window import window
 from normcore_pooling.max_planes import clear
@@ -58,6 +59,7 @@ def sum_rows(x, at, pitch, rows, line, sums):
         clear(line)
         for r in range(first, min(rows, first + BLOCK)):
             of = at + r * pitch
+            prefetch_once(x, of + AHEAD, line.size)
             add_row(window(x, of, of + line.size), line)
         add_line(line, sums)
 
@@ -127,6 +129,7 @@ def extremes_of_map(x, at, positions, channels, y, arg):
         arg[c] = TAP(0)
     for p in range(1, positions):
         lo = at + p * channels
+        prefetch_once(x, lo + AHEAD, y.size)
         take_row(window(x, lo, lo + y.size), TAP(p), y, arg)
 
 
