@@ -33,6 +33,7 @@ from normcore.kernels.gather_code import (
     ahead_of,
     call,
     each_term,
+    far_of,
     integers,
     item,
     past_caches,
@@ -162,6 +163,7 @@ def _emit_matching(shared: bool, name: str) -> Any:
             zero = ir.Constant(data.type, [0.0] * width)
             moved = kept.splat(b.trunc(tap_move, arg_kind))
             total = variables(b, data.type, vectors)
+            ahead = far_of(b, arguments, head, size)
             shares = [data.splat(item(b, weights[0], number(k), element, size)) for k in (0, 1) if shared]
             to = b.add(y_at, to)
             for v in range(vectors):
@@ -169,6 +171,8 @@ def _emit_matching(shared: bool, name: str) -> Any:
 
             def add(t: Any) -> None:
                 at = b.add(item(b, places, t, I64, 8), of)
+                if not some.known or t == some.known - 1:  # the others were read for the rows before
+                    data.prefetch(x, b.add(at, ahead), vectors)
                 tap_of = some.taps[t] if some.known else item(b, taps, t, I64, 8)
                 wanted = b.add(kept.splat(b.trunc(tap_of, arg_kind)), moved)
                 for v in range(vectors):

@@ -156,6 +156,12 @@ def ahead_of(b: Any, arguments: Any, count: int, width: int, vectors: int, size:
     return b.select(b.icmp_signed(">", run, number(1)), b.mul(step, positions), number(width * vectors))
 
 
+def far_of(b: Any, arguments: Any, count: int, size: int) -> Any:
+    """The same without a division, for runs of few vectors."""
+    x_step, far = arguments[count + 4], number(FETCHED // size)
+    return b.select(b.icmp_signed(">", x_step, far), x_step, far)
+
+
 class At:
     """Vectors of one array of a function whose arguments are addresses."""
 
