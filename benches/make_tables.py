@@ -61,6 +61,7 @@ def about(machine):
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     limits = [
         f"{device}: a copy moves {of['copy_gb_per_s']:.0f} GB/s"
+        + (f", reading alone {of['read_gb_per_s']:.0f}" if "read_gb_per_s" in of else "")
         for device, of in machine.get("limits", {}).items()
     ]
     gpu = f" {machine['gpu']}." if machine.get("gpu") else ""

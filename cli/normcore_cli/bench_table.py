@@ -57,7 +57,8 @@ def machine_text(about: Mapping[str, Any]) -> str:
     lines.append(", ".join(f"{name} {version}" for name, version in about["versions"].items()))
     for device, of in about.get("limits", {}).items():
         peaks = [f"{v:,.0f} GFLOP/s {k[12:]}" for k, v in of.items() if k.startswith("peak_gflops_")]
-        lines.append(f"{device}: copy {of['copy_gb_per_s']:.1f} GB/s, peak {', '.join(peaks)}")
+        alone = f" (reading alone {of['read_gb_per_s']:.1f})" if "read_gb_per_s" in of else ""
+        lines.append(f"{device}: copy {of['copy_gb_per_s']:.1f} GB/s{alone}, peak {', '.join(peaks)}")
     return "\n".join(lines)
 
 

@@ -102,6 +102,9 @@ class Bench:
             of = found.setdefault(device, {})
             if "copy_gb_per_s" not in of:
                 of["copy_gb_per_s"] = limits.copy_rate(devices.get(device)) / 1e9
+                reading = limits.read_rate(devices.get(device))
+                if reading is not None:
+                    of["read_gb_per_s"] = reading / 1e9
             of[f"peak_gflops_{dtype}"] = self._peaks[device, dtype] / 1e9
         return found
 

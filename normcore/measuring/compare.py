@@ -1,8 +1,8 @@
 """Two results of the bench side by side: FASTER, SLOWER, SAME or UNSURE for each row, by their intervals.
 
 The speed-up of a row lies between its lower bound (the earlier time's lower end over the later one's upper end) and
-its upper bound. What the whole interval says decides: FASTER beyond a margin that two runs differ by anyway,
-SLOWER likewise, SAME when the two differ by less than a tenth whatever the truth, else UNSURE.
+its upper bound. What the whole interval says decides: FASTER above 1, SLOWER below, SAME when the two differ by less
+than a tenth whatever the truth, else UNSURE. What two runs differ by anyway is part of the intervals (timer.py).
 """
 
 import json
@@ -14,7 +14,6 @@ from typing import Any
 from normcore.errors import DataError
 
 FASTER, SLOWER, SAME, UNSURE = "FASTER", "SLOWER", "SAME", "UNSURE"
-MARGIN = 1.03  # a process's memory lies elsewhere each time, which alone moves a time by a few percent
 ALIKE = 1.10
 KEY = ("op", "parameters", "direction", "dtype", "memory_format", "device", "shape")
 
@@ -36,9 +35,9 @@ class Comparison:
 
 def verdict(low: float, high: float) -> str:
     """The verdict on a speed-up between low and high."""
-    if low > MARGIN:
+    if low > 1.0:
         return FASTER
-    if high < 1 / MARGIN:
+    if high < 1.0:
         return SLOWER
     if low >= 1 / ALIKE and high <= ALIKE:
         return SAME

@@ -1,9 +1,11 @@
-"""What this machine can do at most: bytes a second of a plain copy, floating-point operations a second.
+"""What this machine can do at most: bytes a second of a plain copy and of reading alone, floating-point operations a
+second.
 
 The CPU's copy is a parallel kernel like all others (read one array, write another), so it runs with the same
-threads and under the same compiler, and writes what no cache holds around the caches. The peak is the register tile
-of the matrix products on data that stays in the first-level cache. On the GPU the copy goes from device to device and
-the peak is a product of the device's library.
+threads and under the same compiler, and writes what no cache holds around the caches. Reading alone moves fewer bytes
+a second, for a copy reads and writes at once: an op that reads much more than it writes cannot reach the copy's rate.
+The peak is the register tile of the matrix products on data that stays in the first-level cache. On the GPU the copy
+goes from device to device and the peak is a product of the device's library.
 """
 
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from normcore.devices.device import Device
-from normcore.kernels import cpu, inline, prange, variant
+from normcore.kernels import cpu, inline, prange, real, variant
 from normcore.kernels.streaming import leaves_cache, stream_run
 from normcore.kernels.tile import TILE_ROWS, tile_columns, tile_rows_2
 from normcore.measuring.timer import interleave
@@ -40,6 +42,21 @@ def _copy(x, y):
             stream_run(y, lo, x[lo:hi], hi - lo)
         else:
             _move(x[lo:hi], y[lo:hi])
+
+
+@inline(reassociate=True)
+def _sum(x):
+    total = real(0)
+    for i in range(x.size):
+        total += x[i]
+    return total
+
+
+@cpu
+def _read(x, sums):
+    for piece in prange(sums.size):
+        lo = piece * PIECE
+        sums[piece] = _sum(x[lo : min(x.size, lo + PIECE)])
 
 
 @cpu
@@ -86,6 +103,16 @@ def copy_rate(device: Device, nbytes: int = LARGE, seconds: float = 0.5) -> floa
     nbytes = int(min(nbytes, device.free_memory() // 8))
     call = copier(device, nbytes)
     return nbytes / _seconds(device, call, seconds)
+
+
+def read_rate(device: Device, nbytes: int = LARGE, seconds: float = 0.3) -> float | None:
+    """Bytes a second of reading alone, nbytes of float32; None of a GPU, where copies are not limited by one side."""
+    if device.name != "cpu":
+        return None
+    x = device.array(np.ones(int(min(nbytes, device.free_memory() // 8)) // 4), "float32")
+    sums = np.zeros(-(-x.size // PIECE), np.float32)
+    t = SimpleNamespace(variant=variant("float32", parallel=True))
+    return float(x.nbytes / _seconds(device, lambda: _read[t](x, sums), seconds))
 
 
 def peak_rate(device: Device, dtype: str = "float32", seconds: float = 0.3) -> float:

@@ -1,7 +1,8 @@
 """Interleaved timing: A B, B A, A B ... in one process, so that drifts of the machine hit all alike.
 
 A round in which other processes used the cores is dropped. Times are medians over rounds; ratios are medians of the
-ratios within rounds, with an interval by order statistics (no assumption about the distribution).
+ratios within rounds, with an interval by order statistics (no assumption about the distribution), widened by what
+another run differs by, so that it holds what that would find.
 """
 
 import math
@@ -16,6 +17,9 @@ STABLE = 0.1  # by which two calls in a row may differ once warm
 QUIET_SHARE = 0.08  # of one core: what others may use in a round that counts
 LEAST_SECONDS = 0.004  # a candidate's calls are repeated to last at least this long in a round
 LEAST_ROUNDS = 5
+RUN_TO_RUN = (
+    1.015  # a process's memory lies elsewhere each time, which alone moves a median by so much either way
+)
 
 
 @dataclass(frozen=True)
@@ -40,18 +44,19 @@ class Timing:
         return (values[-1 - quarter] - values[quarter]) / 2 / self.median(name)
 
     def interval(self, name: str) -> tuple[float, float]:
-        """(lower, upper) of the median's 95 % interval."""
+        """(lower, upper) of the median's 95 % interval, for this run and others."""
         low, _, high = median_interval(self.rounds[name])
         medians = [part.median(name) for part in self.parts]
-        return min([low, *medians]), max([high, *medians])
+        return min([low, *medians]) / RUN_TO_RUN, max([high, *medians]) * RUN_TO_RUN
 
     def ratio(self, name: str, over: str) -> tuple[float, float, float]:
-        """(lower, median, upper) of time(name) / time(over): how many times faster `over` is; 95 % interval."""
+        """(lower, median, upper) of time(name) / time(over): how many times faster `over` is; 95 % interval, for this run
+        and others."""
         low, middle, high = median_interval(
             a / b for a, b in zip(self.rounds[name], self.rounds[over], strict=True)
         )
         ratios = [part.ratio(name, over)[1] for part in self.parts]
-        return min([low, *ratios]), middle, max([high, *ratios])
+        return min([low, *ratios]) / RUN_TO_RUN, middle, max([high, *ratios]) * RUN_TO_RUN
 
 
 def joined(parts: Sequence[Timing]) -> Timing:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from normcore.measuring.timer import Timing, interleave, joined, median_interval
+from normcore.measuring.timer import RUN_TO_RUN, Timing, interleave, joined, median_interval
 
 
 def test_the_interval_holds_the_median_and_shrinks_with_rounds():
@@ -31,8 +31,8 @@ def test_a_ratio_is_taken_within_rounds():
     """A machine that slows down between rounds changes both times and no ratio."""
     ours = tuple(float(k) for k in (1, 2, 4, 8, 16))
     timing = Timing({"ours": ours, "theirs": tuple(3 * v for v in ours)}, 0)
-    assert timing.ratio("theirs", "ours") == (3.0, 3.0, 3.0)
-    assert timing.interval("ours") == (1.0, 16.0)
+    assert timing.ratio("theirs", "ours") == (3.0 / RUN_TO_RUN, 3.0, 3.0 * RUN_TO_RUN)
+    assert timing.interval("ours") == (1.0 / RUN_TO_RUN, 16.0 * RUN_TO_RUN)
 
 
 def test_rounds_are_interleaved_and_a_clock_of_its_own_is_asked():
@@ -65,6 +65,6 @@ def test_an_interval_reaches_over_the_places_that_it_was_measured_at():
     parts = [Timing({"ours": (v, v, v), "theirs": (2.0, 2.0, 2.0)}, 1) for v in (1.0, 4.0, 2.0)]
     timing = joined(parts)
     assert timing.dropped == 3 and len(timing.rounds["ours"]) == 9
-    assert timing.interval("ours") == (1.0, 4.0) and timing.median("ours") == 2.0
-    assert timing.ratio("theirs", "ours") == (0.5, 1.0, 2.0)
+    assert timing.interval("ours") == (1.0 / RUN_TO_RUN, 4.0 * RUN_TO_RUN) and timing.median("ours") == 2.0
+    assert timing.ratio("theirs", "ours") == (0.5 / RUN_TO_RUN, 1.0, 2.0 * RUN_TO_RUN)
     assert joined(parts[:1]) is parts[0]
