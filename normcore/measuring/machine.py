@@ -67,10 +67,17 @@ def last_level_bytes() -> int:
 
 
 def _processor() -> str:
-    for line in _text("/proc/cpuinfo").splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    """Its name, with its kind as LLVM knows it (znver5): virtual machines often give a family's name alone."""
+    import llvmlite.binding as llvm
+
+    names = (
+        line.split(":", 1)[1].strip()
+        for line in _text("/proc/cpuinfo").splitlines()
+        if line.startswith("model name")
+    )
+    name = next(names, platform.processor() or platform.machine())
+    kind = llvm.get_host_cpu_name()
+    return name if kind in ("", "generic") else f"{name} ({kind})"
 
 
 def _vectors() -> str:
