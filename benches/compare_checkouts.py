@@ -3,7 +3,7 @@
     git worktree add ../before HEAD
     python benches/compare_checkouts.py ../before . 'max_pool 32x256x27x27 last' 'batch_norm backward' [--starts 4] [--torch]
 
-Each quoted argument names rows, by words that all stand in "op shape format direction". Printed is the time of the
+Each quoted argument names rows, by words that all stand in "op shape parameters format direction". Printed is the time of the
 first checkout over that of the second (above 1: the second is faster), the median of all rounds of all starts, with
 the lowest and highest median of a start; the second's time; and the time of a copy of as many bytes over it, its share
 of the limit. Both processes start anew several times, for the same kernel can take 1.5 times as long with its arrays
@@ -125,8 +125,9 @@ def work(words, torch):
     rows = {}
     for case in cases:
         for direction in ("forward", "backward") if case.op.differentiable else ("forward",):
-            name = (
-                f"{case.op.name} {case.shape_text} {case.memory_format.removeprefix('channels_')} {direction}"
+            format = case.memory_format.removeprefix("channels_")
+            name = " ".join(
+                f"{case.op.name} {case.shape_text} {case.parameters_text} {format} {direction}".split()
             )
             if any(set(given.split()) <= set(name.split()) for given in words):
                 rows[name] = case, direction

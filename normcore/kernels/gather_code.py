@@ -7,13 +7,13 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from normcore.kernels.lowered import I64, LINE_BYTES, address_of, loop, number
-from normcore.kernels.prefetch import prefetch
+from normcore.kernels.prefetch import FIRST, prefetch
 from normcore.kernels.streaming import STREAM_BYTES, around_caches
 
 GROUP = 8  # terms that are read side by side, along all channels, where there are more than UNROLLED has
 TOGETHER = 4  # vectors whose accumulators stay in registers at once
 PAIR = 2  # those left of a position of 32 channels, for instance
-FETCHED = 3072  # bytes of a row between what is read and what is asked for: a window alone is compared in less than memory takes
+FETCHED = 3072  # bytes of a row between what is read and what is asked for: one window takes less time than memory does
 UNROLLED = (1, 2, 4, 9)  # numbers of terms with code of their own, without a loop; each costs compile time
 
 
@@ -194,7 +194,7 @@ class At:
         """The cache lines of so many vectors, into the first level."""
         for line in range(0, vectors * self.width * self.size, LINE_BYTES):
             offset = self.b.add(self.b.mul(at, number(self.size)), number(line))
-            prefetch(self.b, self.b.add(base, offset), level=1)
+            prefetch(self.b, self.b.add(base, offset), FIRST)
 
     def splat(self, value: Any) -> Any:
         one = self.b.insert_element(

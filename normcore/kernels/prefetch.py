@@ -1,6 +1,8 @@
 """Asking for memory before it is needed, where the processor cannot guess what comes next.
 
-    prefetch_lines(x, at, count)        the cache lines of x.reshape(-1)[at : at + count]
+    prefetch_lines(x, at, count)        the cache lines of x.reshape(-1)[at : at + count], into the second-level cache
+    prefetch_once(x, at, count)         the same for what is read once: into the first level only, so that the others keep
+                                        what they hold
 
 x: contiguous, of any rank. Nothing changes; an address outside x does no harm. NEXT is for kernels that take a part of
 an array through two passes: while the second writes this part they ask for the next one, else memory is only read in one
@@ -16,6 +18,7 @@ from normcore.kernels.lowered import I32, LINE_BYTES, Lowered, address_of, eleme
 
 SHORT = 1024  # elements of a run after which the processor does not foresee where the next one lies
 AHEAD = 2048  # elements: how far ahead of what is read such runs are asked for
+FIRST, SECOND, ONCE = 3, 2, 0  # where a line is kept, as LLVM's llvm.prefetch counts
 NEXT = 1 << 17  # elements of a part at most, 512 KB of float32: two must fit the second-level cache
 
 
@@ -30,22 +33,22 @@ _BYTE = ir.IntType(8).as_pointer()
 _KIND = ir.FunctionType(ir.VoidType(), [_BYTE, I32, I32, I32])
 
 
-def prefetch(builder: Any, address: Any, level: int = 2) -> None:
-    """Emit the request for the line at an address, a 64-bit integer, into the first- or second-level cache. The first
-    level has few requests open at a time, and what asks for more waits: norms of planes were a quarter slower. It is for
-    what is needed some hundred cycles later and lies in the second level by then."""
+def prefetch(builder: Any, address: Any, keep: int = SECOND) -> None:
+    """Emit the request for the line at an address, a 64-bit integer. The first level has few requests open at a time, and
+    what asks for more waits: norms of planes were a quarter slower with it. It is for what is needed some hundred cycles
+    later and lies in the second level by then."""
     fetch = builder.module.declare_intrinsic("llvm.prefetch", [_BYTE], _KIND)
-    read, keep, data = (ir.Constant(I32, n) for n in (0, 4 - level, 1))
-    builder.call(fetch, [builder.inttoptr(address, _BYTE), read, keep, data])
+    read, kept, data = (ir.Constant(I32, n) for n in (0, keep, 1))
+    builder.call(fetch, [builder.inttoptr(address, _BYTE), read, kept, data])
 
 
-def _emit(level: int) -> Any:
+def _emit(keep: int) -> Any:
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> None:
         x, at, count = values
         _, size = element_of(signature.args[0])
         base = address_of(context, builder, signature.args[0], x, at)
         with loop(builder, builder.mul(count, number(size)), LINE_BYTES) as (i, _):
-            prefetch(builder, builder.add(base, i), level)
+            prefetch(builder, builder.add(base, i), keep)
 
     return emit
 
@@ -54,5 +57,5 @@ def _python(x, at, count):  # type: ignore[no-untyped-def]
     """Nothing to ask for."""
 
 
-prefetch_lines = Lowered("prefetch_lines", "aii", _python, _emit(2))
-prefetch_once = Lowered("prefetch_once", "aii", _python, _emit(4))
+prefetch_lines = Lowered("prefetch_lines", "aii", _python, _emit(SECOND))
+prefetch_once = Lowered("prefetch_once", "aii", _python, _emit(ONCE))

@@ -17,9 +17,7 @@ STABLE = 0.1  # by which two calls in a row may differ once warm
 QUIET_SHARE = 0.08  # of one core: what others may use in a round that counts
 LEAST_SECONDS = 0.004  # a candidate's calls are repeated to last at least this long in a round
 LEAST_ROUNDS = 5
-RUN_TO_RUN = (
-    1.015  # a process's memory lies elsewhere each time, which alone moves a median by so much either way
-)
+RUN_TO_RUN = 1.015  # memory lies elsewhere in each process, which alone moves a median by so much either way
 
 
 @dataclass(frozen=True)
