@@ -30,6 +30,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=9, help="a start (default 9)")
     parser.add_argument("--torch", action="store_true", help="also torch's time over the second's")
     given = parser.parse_args()
+    for checkout in (given.before, given.after):
+        if not (
+            checkout / "normcore" / "kernels"
+        ).is_dir():  # else the installed package would be timed in its place
+            parser.error(f"{checkout}: expected a checkout of normcore, with a folder normcore/kernels")
     found = {}  # row: what each start measured, a list of rounds
     for _ in range(given.starts):
         workers = [Worker(given.before, given.rows, False), Worker(given.after, given.rows, given.torch)]
@@ -67,11 +72,10 @@ class Worker:
     """A process that times the rows of one checkout when told to."""
 
     def __init__(self, checkout, words, torch):
-        checkout = checkout.resolve()
-        paths = [checkout, checkout / "plugins", checkout / "cli"]
-        sys.path.insert(0, str(paths[0]))
         from normcore.measuring.peer import TUNED
 
+        checkout = checkout.resolve()
+        paths = [checkout, checkout / "plugins", checkout / "cli"]
         environment = {**os.environ, **TUNED, "PYTHONPATH": os.pathsep.join(map(str, paths))}
         command = [sys.executable, __file__, "--worker", json.dumps({"words": words, "torch": torch})]
         self.process = subprocess.Popen(
