@@ -62,7 +62,7 @@ def _versions() -> str:
 
 
 @cache
-def _use_whole_vectors() -> None:
+def use_whole_vectors() -> None:
     """Lets Numba use 512 bits where the processor has them.
 
     LLVM keeps Intel's processors at 256, for the first generations lowered their clock over wider ones; the later
@@ -99,7 +99,7 @@ def load(name: str, text: str, compiled: bool = True) -> types.ModuleType:
     The same text gives the same module object within a process.
     """
     if compiled:
-        _use_whole_vectors()
+        use_whole_vectors()
     else:
         text = _uncompiled(text)
     text = _versioned(text)

@@ -5,10 +5,12 @@ import numpy as np
 from numba import types
 
 from normcore.kernels.line_by_line import line_by_line
+from normcore.kernels.store import use_whole_vectors
 from normcore.kernels.tile import VECTOR_BYTES
 from normcore.kernels.window import window
 
 FLOATS = types.Array(types.float32, 1, "C")
+use_whole_vectors()  # as the first kernel does: what is compiled here is none
 
 
 @numba.njit(error_model="numpy")
