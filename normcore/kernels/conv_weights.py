@@ -14,6 +14,7 @@ import numpy as np
 from normcore.kernels import cpu, inline, prange, real
 from normcore.kernels.conv_packing import block_extent, pack_lines, row_table, segment_table
 from normcore.kernels.gemm import DIRECT, TAPS, window_numbers
+from normcore.kernels.prefetch import NEXT, prefetch_lines
 from normcore.kernels.tile import tile_columns_1, tile_columns_2, tile_rows_1, tile_rows_2
 from normcore.kernels.vector_moves import clear_run, copy_run, copy_strided, transpose_block
 
@@ -110,11 +111,18 @@ def add_rows(total, dy, stored, column, row, rows):
 @inline
 def gradient_of_windows(
     a, a_at, table, rows_at, segments_at, per_segment, low, high, b, b_at, b_stride, panel_size,
-    zeros, zeros_at, c, c_at, ldc, rows, columns, fresh, mr, nr, sub,
+    zeros, zeros_at, c, c_at, ldc, rows, columns, fresh, mr, nr, sub, ahead,
 ):  # fmt: skip
-    """c[k, j] (+)= sum over rows of windows[row, k] * b[row, j] for the tiles low..high of k."""
+    """c[k, j] (+)= sum over rows of windows[row, k] * b[row, j] for the tiles low..high of k.
+
+    ahead, unless it is 0: from a row of `a` to what the next part has in its place, to ask for: a tile reads less than a
+    line of each row.
+    """
     for row in range(0, rows, sub):
         count = min(sub, rows - row)
+        if ahead:
+            for r in range(row, row + count):
+                prefetch_lines(a, a_at + table[rows_at + r] + ahead, (high - low) * mr)
         for j in range(0, columns, nr):
             line = b_at + j // nr * panel_size + row * b_stride
             for i in range(low, high):
@@ -210,6 +218,7 @@ def gradient_task(task, source, dy, partial, bias_partial, scratch, table, numbe
             gradient_of_windows(
                 source, row * channels, table, rows_at, segments_at, per_segment, low, high,
                 scratch, b_at, nr, padded * nr, scratch, sums_at, partial, c_at, ldc, n_rows, columns, fresh, mr, nr, sub,
+                sub * channels + low * mr if source.size > 2 * NEXT else 0,
             )  # fmt: skip
             continue
         pack_lines(
@@ -229,12 +238,12 @@ def gradient_task(task, source, dy, partial, bias_partial, scratch, table, numbe
         elif in_place != 0:
             gradient_of_windows(
                 scratch, own_at, table, rows_at, segments_at, per_segment, low, high,
-                dy, dy_at, stored, nr, scratch, sums_at, partial, c_at, ldc, n_rows, columns, fresh, mr, nr, sub,
+                dy, dy_at, stored, nr, scratch, sums_at, partial, c_at, ldc, n_rows, columns, fresh, mr, nr, sub, 0,
             )  # fmt: skip
         else:
             gradient_of_windows(
                 scratch, own_at, table, rows_at, segments_at, per_segment, low, high,
-                scratch, b_at, nr, padded * nr, scratch, sums_at, partial, c_at, ldc, n_rows, columns, fresh, mr, nr, sub,
+                scratch, b_at, nr, padded * nr, scratch, sums_at, partial, c_at, ldc, n_rows, columns, fresh, mr, nr, sub, 0,
             )  # fmt: skip
 
 

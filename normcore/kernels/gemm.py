@@ -71,6 +71,8 @@ def multiply_rows(
                 if ahead and k == 0 and left == columns:
                     # A tile reads a line of each of its rows in turn, which the processor does not foresee.
                     prefetch_lines(a, a_at + table[rows_at + r] + ahead, min(mr, rows - r) * length)
+                    if ldc > length:  # and what it writes is read before, if that is more
+                        prefetch_lines(c, c_at + (rows + r) * ldc, min(mr, rows - r) * ldc)
                 if left * 2 > nr:
                     tile_rows_2(
                         a, a_at + inside, table, rows_at + r, segments_at + s, count, run, panels, b_at, nr,
