@@ -19,18 +19,22 @@ from normcore.kernels.tile import VECTOR_BYTES
 
 
 def _emit(context: Any, builder: Any, signature: Any, values: Any) -> None:
-    """Marks the next jump, which is the one back to the loop's head."""
+    module = builder.module
+    vectors = ir.Constant(I32, max(1, LINE_BYTES // VECTOR_BYTES))
+    # A short loop of known length would be unrolled, and not vectorized.
+    stay_rolled(builder, module.add_metadata(["llvm.loop.interleave.count", vectors]))
+
+
+def stay_rolled(builder: Any, *wishes: Any) -> None:
+    """Marks the next jump, which is the one back to a loop's head: not to be unrolled, and what else is wished for."""
     module, branch = builder.module, builder.branch
 
     def marked(target: Any) -> Any:
         del builder.branch
         jump = branch(target)
-        vectors = ir.Constant(I32, max(1, LINE_BYTES // VECTOR_BYTES))
-        count = module.add_metadata(["llvm.loop.interleave.count", vectors])
-        # A short loop of known length would be unrolled, and not vectorized.
         rolled = module.add_metadata(["llvm.loop.unroll.disable"])
-        loop = ir.MDValue(module, [count], str(len(module.metadata)))
-        loop.operands = (loop, count, rolled)  # a loop's identity: its first operand is itself
+        loop = ir.MDValue(module, [rolled], str(len(module.metadata)))
+        loop.operands = (loop, *wishes, rolled)  # a loop's identity: its first operand is itself
         jump.set_metadata("llvm.loop", loop)
         return jump
 

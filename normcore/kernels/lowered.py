@@ -5,6 +5,7 @@ run uncompiled.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -23,6 +24,12 @@ def host_features() -> dict[str, bool]:
         return dict(llvm.get_host_cpu_features())
     except RuntimeError:
         return {}
+
+
+@cache
+def host_is_zen() -> bool:
+    """Whether this is one of AMD's Zen processors, which reads memory in other ways than Intel's: see prefetch.py."""
+    return bool(llvm.get_host_cpu_name().startswith("znver"))
 
 
 class Lowered:

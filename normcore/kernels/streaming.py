@@ -36,7 +36,7 @@ from numba.core import cgutils, types
 
 from normcore.kernels.function import Function
 from normcore.kernels.kernel import inline
-from normcore.kernels.line_by_line import line_by_line
+from normcore.kernels.line_by_line import line_by_line, stay_rolled
 from normcore.kernels.lowered import (
     I32,
     I64,
@@ -45,9 +45,11 @@ from normcore.kernels.lowered import (
     address_of,
     call_small,
     element_of,
+    host_is_zen,
     loop,
     number,
 )
+from normcore.kernels.prefetch import AHEAD, SECOND, prefetch
 from normcore.kernels.tile import VECTOR_BYTES, lanes
 from normcore.kernels.window import window
 
@@ -62,17 +64,23 @@ def leaves_cache(y):
     return y.size * y.itemsize >= STREAM_BYTES
 
 
-def either_way(loop: Function, read: Sequence[str], written: Sequence[str]) -> Function:
+def either_way(
+    loop: Function, read: Sequence[str], written: Sequence[str], asked: str | None = None
+) -> Function:
     """`loop` with one more argument: whether to write its results around the caches.
 
     loop: a function of flat, contiguous arrays of one size, which it visits element by element, and of other values.
-    read, written: the names of the arrays.
+    read, written: the names of the arrays. asked: the only one that comes from memory, if there is one; Intel's processors
+    want it asked for ahead.
     """
     stretch = _a_line_a_turn(loop)
     arguments = [a.arg for a in loop.definition.args.args]
     y = written[0]
     step = {a: f"window({a}, at, at + STREAM_STEP)" for a in read} | {a: f"block_{a}" for a in written}
     rest = {a: f"window({a}, at, {y}.size)" for a in read} | {a: f"rest_{a}" for a in written}
+    step_of_y = (
+        f"stream_step_asking({y}, at, block_{y}, {asked})" if asked else f"stream_step({y}, at, block_{y})"
+    )
     lines = [
         "at = 0",
         *(f"block_{a} = window(stack_block({a}), 0, STREAM_STEP)" for a in written),
@@ -81,7 +89,7 @@ def either_way(loop: Function, read: Sequence[str], written: Sequence[str]) -> F
         f"    {loop.name}({', '.join(f'window({a}, 0, at)' if a in step else a for a in arguments)})",
         f"    while at + STREAM_STEP <= {y}.size:",
         f"        {stretch.name}({', '.join(step.get(a, a) for a in arguments)})",
-        f"        stream_step({y}, at, block_{y})",
+        f"        {step_of_y}",
         # Only the first array is known to be at a line's beginning.
         *(f"        stream_run({a}, at, block_{a}, STREAM_STEP)" for a in written[1:]),
         "        at += STREAM_STEP",
@@ -94,6 +102,7 @@ def either_way(loop: Function, read: Sequence[str], written: Sequence[str]) -> F
     text = f"def {name}({', '.join(arguments)}, far):\n" + "".join(f"    {line}\n" for line in lines)
     names = {
         "STREAM_STEP": STREAM_STEP,
+        "stream_step_asking": stream_step_asking,
         "first_line": first_line,
         "stream_step": stream_step,
         "stack_block": stack_block,
@@ -202,22 +211,27 @@ def _emit_line(context: Any, builder: Any, signature: Any, values: Any) -> Any:
 
 
 def _emit_stream_step(context: Any, builder: Any, signature: Any, values: Any) -> None:
-    from numba.np.arrayobj import make_array
-
-    target, at, source = values
+    target, at, source, *asked = values
     element, size = element_of(signature.args[0])
     width = lanes(size)
+    ahead = None
+    if asked and not host_is_zen():
+        ahead = address_of(context, builder, signature.args[3], asked[0], builder.add(at, number(AHEAD)))
     vector = ir.VectorType(element, width)
-    to = make_array(signature.args[0])(context, builder, value=target).data
-    of = make_array(signature.args[2])(context, builder, value=source).data
-    for k in range(0, STREAM_STEP, width):
-        value = builder.load(
-            builder.bitcast(builder.gep(of, [number(k)]), vector.as_pointer()), align=VECTOR_BYTES
-        )
-        place = builder.gep(to, [builder.add(at, number(k))])
-        around_caches(
-            builder, builder.store(value, builder.bitcast(place, vector.as_pointer()), align=VECTOR_BYTES)
-        )
+    to = address_of(context, builder, signature.args[0], target, at)
+    of = address_of(context, builder, signature.args[2], source, number(0))
+    # One load and one store, over and over: unrolled, the processor foresees less of either.
+    with loop(builder, number(STREAM_STEP * size), LINE_BYTES) as (i, _):
+        if ahead is not None:
+            prefetch(builder, builder.add(ahead, i), SECOND)
+        for part in range(0, LINE_BYTES, VECTOR_BYTES):
+            here = builder.add(i, number(part))
+            value = builder.load(
+                builder.inttoptr(builder.add(of, here), vector.as_pointer()), align=VECTOR_BYTES
+            )
+            place = builder.inttoptr(builder.add(to, here), vector.as_pointer())
+            around_caches(builder, builder.store(value, place, align=VECTOR_BYTES))
+        stay_rolled(builder)
 
 
 def _python_step(target, at, source):
@@ -252,4 +266,10 @@ first_line = Lowered(
     returns=lambda y: types.intp,
 )
 stream_step = Lowered("stream_step", "aia", _python_step, _emit_stream_step)
+stream_step_asking = Lowered(
+    "stream_step_asking",
+    "aiaa",
+    lambda target, at, source, _: _python_step(target, at, source),
+    _emit_stream_step,
+)
 stream_run = Lowered("stream_run", "aiai", _python_stream, _emit_stream)

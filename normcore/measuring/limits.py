@@ -16,8 +16,9 @@ import numpy as np
 
 from normcore.devices.device import Device
 from normcore.kernels import cpu, inline, prange, real, variant
-from normcore.kernels.streaming import leaves_cache, stream_run
+from normcore.kernels.streaming import STREAM_STEP, first_line, leaves_cache, stream_run, stream_step_asking
 from normcore.kernels.tile import TILE_ROWS, tile_columns, tile_rows_2
+from normcore.kernels.window import window
 from normcore.measuring.timer import interleave
 
 PIECE = 16384  # numbers a task copies
@@ -39,7 +40,12 @@ def _copy(x, y):
         lo = piece * PIECE
         hi = min(n, lo + PIECE)
         if far:
-            stream_run(y, lo, x[lo:hi], hi - lo)
+            at = lo + first_line(y[lo:hi])
+            stream_run(y, lo, x[lo:at], at - lo)
+            while at + STREAM_STEP <= hi:
+                stream_step_asking(y, at, window(x, at, at + STREAM_STEP), x)
+                at += STREAM_STEP
+            stream_run(y, at, x[at:hi], hi - at)
         else:
             _move(x[lo:hi], y[lo:hi])
 

@@ -34,7 +34,7 @@ def gradient_run(x, dy, w, dx):
         line_by_line()
 
 
-forward_part = either_way(forward_run, ["x"], ["y"])
+forward_part = either_way(forward_run, ["x"], ["y"], asked="x")
 gradient_part = either_way(gradient_run, ["x", "dy"], ["dx"])
 
 
@@ -98,7 +98,7 @@ def gradient_row(x, dy, w, dx):
         line_by_line()
 
 
-forward_row_part = either_way(forward_row, ["x", "w"], ["y"])
+forward_row_part = either_way(forward_row, ["x", "w"], ["y"], asked="x")
 gradient_row_part = either_way(gradient_row, ["x", "dy", "w"], ["dx"])
 
 

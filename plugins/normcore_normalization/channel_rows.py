@@ -65,7 +65,9 @@ def normalize_row(x, y, shift, rest, a, b, e):
         y[i] = epilogue(affine(x[i], shift[i], rest[i], a[i], b[i]), e)
 
 
-normalize_either_way = either_way(normalize_row, read=["x", "shift", "rest", "a", "b"], written=["y"])
+normalize_either_way = either_way(
+    normalize_row, read=["x", "shift", "rest", "a", "b"], written=["y"], asked="x"
+)
 
 
 @inline

@@ -39,7 +39,7 @@ def normalize_row(x, y, gamma, beta, s, d, a, e):
         y[i] = epilogue(scaled(centered(x[i], s, d) * a, gamma, beta, i), e)
 
 
-normalize_either_way = either_way(normalize_row, read=["x", "gamma", "beta"], written=["y"])
+normalize_either_way = either_way(normalize_row, read=["x", "gamma", "beta"], written=["y"], asked="x")
 
 
 @cpu
