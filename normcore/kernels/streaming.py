@@ -226,9 +226,7 @@ def _emit_stream_step(context: Any, builder: Any, signature: Any, values: Any) -
             prefetch(builder, builder.add(ahead, i), SECOND)
         for part in range(0, LINE_BYTES, VECTOR_BYTES):
             here = builder.add(i, number(part))
-            value = builder.load(
-                builder.inttoptr(builder.add(of, here), vector.as_pointer()), align=VECTOR_BYTES
-            )
+            value = builder.load(builder.inttoptr(builder.add(of, here), vector.as_pointer()), align=size)
             place = builder.inttoptr(builder.add(to, here), vector.as_pointer())
             around_caches(builder, builder.store(value, place, align=VECTOR_BYTES))
         stay_rolled(builder)
