@@ -93,7 +93,7 @@ def run(
             Exception
         ) as fault:  # an author's op may fail in any way; the other rows are still worth having
             rows += [_labelled(row, case) for row in bench.broken(case, f"{type(fault).__name__}: {fault}")]
-    if first_calls:
+    if first_calls and timed:
         progress(len(cases), total, "first calls, in processes of their own")
         _add_first_calls(timed, rows)  # not of what does not fit into memory, or failed
     progress(total, total, "")
