@@ -120,7 +120,7 @@ class Layer:
             format=self.format,
             device=self.device,
             seed=self.seed,
-            constants=getattr(op, "constants", ()),
+            **self._epilogue(),
         )
         for name, tensor in binding.outputs.items():
             binding.attach(name, self._carve(name, binding.physical(tensor), tensor.dtype))
@@ -135,6 +135,10 @@ class Layer:
             binding.attach(name, self._carve(name, shape, dtype))
         self._attach_parameters(binding)
         return binding
+
+    def _epilogue(self) -> dict[str, Any]:
+        """What a Binding is told of the elementwise ops behind this one: a layer by itself has none."""
+        return {"constants": getattr(self.op, "constants", ())}
 
     def _attach_parameters(self, binding: Binding) -> None:
         for name, array in self.parameters.items():

@@ -12,11 +12,13 @@ Before that, an op that commutes with maxima (relu) and would cost a pass of its
 only a zero may change its sign, and a gradient that is not finite may reach another element that the op held at a bound.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from normcore.elementwise_kernels import Chain
 from normcore.elementwise_ops import ElementwiseOp, FusedChain
 from normcore.graph.nodes import Graph, Node, Value
+from normcore.op import Op
 
 
 def fuse(graph: Graph, training: bool) -> Graph:
@@ -102,17 +104,20 @@ def _replaced(host: Node, outputs: list[Value], covers: tuple[str, ...], **chang
 
 
 def chain_of(node: Node, training: bool) -> tuple[Chain | None, tuple[float, ...]]:
-    """The fused epilogue of a node and its constants; for an elementwise node its own constants.
-
-    The chain behind an op with epilogue = "output" knows its input where training keeps it (Binding.keeps_z).
-    """
+    """The fused epilogue of a node and its constants; for an elementwise node its own constants."""
     if isinstance(node.op, ElementwiseOp):
         return None, node.op.constants
-    if not node.chain:
-        return None, ()
-    fused = FusedChain(node.chain)
+    return epilogue_of(node.op, node.chain, training) if node.chain else (None, ())
+
+
+def epilogue_of(op: Op, chain: Sequence[Op], training: bool) -> tuple[Chain | None, tuple[float, ...]]:
+    """A chain as the kernels of the op before it take it, and its constants.
+
+    Behind an op with epilogue = "output" it knows its input where training keeps it (Binding.keeps_z).
+    """
+    fused = FusedChain(tuple(chain))
     kept = training and not _tells_from_output(fused)
-    knows = "output" if node.op.epilogue == "output" and not kept else "input"
+    knows = "output" if op.epilogue == "output" and not kept else "input"
     return Chain(fused.chain.stages, knows), fused.constants
 
 

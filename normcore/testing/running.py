@@ -48,10 +48,16 @@ class Case:
     def inputs(self) -> tuple[np.ndarray, ...]:
         return inputs_of(self.op, self.sample, self.shapes, self.seed)
 
-    def layer(self, dtype: str, format: str = "channels_first", device: Any = None) -> Layer:
+    def layer(
+        self,
+        dtype: str,
+        format: str = "channels_first",
+        device: Any = None,
+        make: Callable[..., Layer] = Layer,
+    ) -> Layer:
         """A layer with moved parameters, with kernels of the variant this suite compiles."""
         with parallel_from(self.threshold(dtype)):
-            layer = Layer(self.op, list(self.shapes), device or self.device, dtype, format, seed=self.seed)
+            layer = make(self.op, list(self.shapes), device or self.device, dtype, format, seed=self.seed)
         for arrays, spread in ((layer.parameters, 0.4), (layer.state, 0.2)):
             for name, array in arrays.items():
                 values = parameter_values(name, layer.device.to_host(array), self.seed, spread)
@@ -103,12 +109,19 @@ class Run:
 class Runner:
     """A layer that can be run again and again from the same state."""
 
-    def __init__(self, case: Case, dtype: str, format: str = "channels_first", device: Any = None):
+    def __init__(
+        self,
+        case: Case,
+        dtype: str,
+        format: str = "channels_first",
+        device: Any = None,
+        make: Callable[..., Layer] = Layer,
+    ):
         self.case, self.dtype = case, dtype
         self.threshold = case.threshold(dtype)
         # Guard zones keep a kernel that writes outside its arrays from taking the process down.
         self.guard = Guarded() if device is None and case.device == "cpu" else None
-        self.layer = case.layer(dtype, format, device or self.guard)
+        self.layer = case.layer(dtype, format, device or self.guard, make)
         self.keep_state()
 
     def keep_state(self) -> None:

@@ -16,6 +16,7 @@ from normcore.testing import saving_checks as saving
 from normcore.testing import value_checks as values
 from normcore.testing.arithmetic import single_precision
 from normcore.testing.derive import samples_of
+from normcore.testing.fusion_checks import fusion
 from normcore.testing.outcome import Failed, Inapplicable, Outcome, Report, Skipped
 from normcore.testing.running import Case
 
@@ -54,6 +55,7 @@ CHECKS: tuple[Check, ...] = (
     Check("single_precision", single_precision, gpu=False),
     Check("formats", sameness.formats),
     Check("modes", sameness.modes),
+    Check("fusion", fusion, gpu=False),
     Check("batch_of_one", memory.single),
     Check("empty_batch", memory.empty_batch),
     Check("batch_sizes", memory.batch_sizes),

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 import normcore
-from normcore.kernels import cpu, cu, cuda, inline, prange, real
+from normcore.kernels import cpu, cu, cuda, epilogue, epilogue_gradient, inline, prange, real
 from normcore.testing.samples import ErrorSample, Sample
 
 CALLS = []
@@ -526,7 +526,45 @@ class StraightThrough(RoundsSilently, name="straight_through"):
 
 
 # fault -> (the check that must catch it, words of its message)
+@inline
+def _fused_row(x, y, e):
+    for i in range(x.size):
+        y[i] = epilogue(x[i] * x[i], e)
+
+
+@cpu
+def _fused_squares(x, y, e):
+    for n in prange(x.shape[0]):
+        _fused_row(x[n], y[n], e)
+
+
+@inline
+def _fused_slope_row(x, z, y, dy, dx, e):
+    for i in range(x.size):
+        dx[i] = 2.0 * x[i] * epilogue_gradient(z[i], y[i], dy[i], e)
+
+
+@cpu
+def _fused_slopes(x, z, y, dy, dx, e):
+    for n in prange(x.shape[0]):
+        _fused_slope_row(x[n], z[n], y[n], dy[n], dx[n], e)
+
+
+class ForgetsWhatItFused(Square, name="forgets_what_it_fused"):
+    """Promises to keep the value before a fused chain, and hands backward the one behind it."""
+
+    epilogue = "output"
+    backward_needs = ("x",)
+
+    def forward_cpu(self, t):
+        _fused_squares[t](t.x, t.y, t.e)
+
+    def backward_cpu(self, t):
+        _fused_slopes[t](t.x, t.y, t.y, t.dy, t.dx, t.e)
+
+
 FAULTS = {
+    ForgetsWhatItFused: ("fusion", "gradient of the input with silu fused"),
     WritesBeyond: ("bounds", "wrote 0 bytes behind the end"),
     WrongGradient: ("gradients", "central differences give"),
     Accumulates: ("overwrites", "gradient of the input"),
