@@ -29,7 +29,7 @@ from normcore.measuring.cases import BenchCase
 from normcore.measuring.correctness import SECONDS, Verdict, check
 from normcore.measuring.figures import calls as calls_of
 from normcore.measuring.figures import dispatch_seconds, extra_bytes, moved_bytes, placed, transfer_seconds
-from normcore.measuring.machine import last_level_bytes, memory_kept_free
+from normcore.measuring.machine import give_back_freed, last_level_bytes
 from normcore.measuring.timer import Timing, calls_a_round, interleave, joined
 
 DIRECTIONS = ("forward", "backward")
@@ -139,8 +139,9 @@ class Bench:
         per_set = 4 * _input_bytes(case)  # inputs, outputs and their gradients
         needed = per_set * self._sets(case) * (3 if self.settings.torch is not None else 1)
         free = devices.get(case.device).free_memory()
-        if case.device == "cpu":
-            free += memory_kept_free()  # since the rows before
+        if PLACES * needed > 0.4 * free:
+            give_back_freed()  # by the rows before
+            free = devices.get(case.device).free_memory()
         if needed > 0.8 * free:
             raise MemoryBudgetError(
                 f"{case.op.name} {case.shape_text} needs about {needed / 1e9:.1f} GB on {case.device}, "

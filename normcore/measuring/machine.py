@@ -69,21 +69,16 @@ def last_level_bytes() -> int:
     return max(caches().values(), default=LAST_LEVEL)
 
 
-class _Mallinfo(ctypes.Structure):
-    """glibc's struct mallinfo2; the ninth number is the bytes that are free."""
+def give_back_freed() -> None:
+    """Returns freed memory to the system, which a tuned allocator (peer.py) would keep and the system counts as used.
 
-    _fields_ = (("numbers", ctypes.c_size_t * 10),)
-
-
-def memory_kept_free() -> int:
-    """Bytes that this process has freed and its allocator keeps, as a tuned one (peer.py) does: the system counts them as
-    used, but the next array gets them. 0 where the allocator cannot tell."""
+    To count it as free instead would spare clearing the pages anew, but it lies in pieces: a run of large rows ended
+    for want of memory.
+    """
     gc.collect()
-    ask = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform.startswith("linux") else None
-    if ask is None:  # only glibc has it, from 2.33 on
-        return 0
-    ask.restype = _Mallinfo
-    return int(ask().numbers[8])
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:  # only glibc has it
+        trim(0)
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""What is known of the machine: memory that a tuned allocator keeps counts as free."""
+"""Memory that a tuned allocator keeps goes back to the system when a benchmark runs short of it."""
 
 import os
 import subprocess
@@ -11,20 +11,25 @@ from normcore.measuring.peer import TUNED
 HELD = 200_000_000  # bytes
 
 SCRIPT = f"""
+import os
 import numpy as np
-from normcore.measuring.machine import memory_kept_free
+from normcore.measuring.machine import give_back_freed
 from normcore.measuring.peer import tuned
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
 assert tuned()
-before = memory_kept_free()
 held = [np.ones({HELD} // 80) for _ in range(10)]
-during = memory_kept_free()
 del held
-print(before, during, memory_kept_free())
+kept = resident()
+give_back_freed()
+print(kept, resident())
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is asked")
-def test_memory_that_the_allocator_keeps_is_free():
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="Linux tells what is resident")
+def test_freed_memory_goes_back():
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         env={**os.environ, **TUNED},
@@ -32,8 +37,7 @@ def test_memory_that_the_allocator_keeps_is_free():
         text=True,
         check=True,
     )
-    before, during, after = map(int, done.stdout.split())
-    if (before, during, after) == (0, 0, 0):
-        pytest.skip("this C library cannot tell: mallinfo2 is glibc's, from 2.33 on")
-    assert after - during >= HELD
-    assert abs(during - before) < HELD
+    kept, left = map(int, done.stdout.split())
+    assert left <= kept
+    if kept > HELD:  # glibc, which keeps it
+        assert kept - left > HELD / 2
