@@ -59,13 +59,11 @@ ERFC_C10_F32 = np.float32(1.8896673917770386)
 
 def erf_near_zero_f32(x, v):
     """erf(x) for |x| <= 1.15 with v = x^2."""
+    v2 = v * v
     p = ERF_C7_F32 * v + ERF_C6_F32
-    p = p * v + ERF_C5_F32
-    p = p * v + ERF_C4_F32
-    p = p * v + ERF_C3_F32
-    p = p * v + ERF_C2_F32
-    p = p * v + ERF_C1_F32
-    p = p * v + ERF_C0_F32
+    p = p * v2 + (ERF_C5_F32 * v + ERF_C4_F32)
+    p = p * v2 + (ERF_C3_F32 * v + ERF_C2_F32)
+    p = p * v2 + (ERF_C1_F32 * v + ERF_C0_F32)
     return x * p + x
 
 
@@ -74,14 +72,11 @@ def erf_f32(x):
     t = abs(x)
     t = ERF_LARGEST_F32 if t > ERF_LARGEST_F32 else t
     v = t - ERF_TAIL_MIDDLE_F32
-    p = ERF_TAIL_C8_F32 * v + ERF_TAIL_C7_F32
-    p = p * v + ERF_TAIL_C6_F32
-    p = p * v + ERF_TAIL_C5_F32
-    p = p * v + ERF_TAIL_C4_F32
-    p = p * v + ERF_TAIL_C3_F32
-    p = p * v + ERF_TAIL_C2_F32
-    p = p * v + ERF_TAIL_C1_F32
-    p = p * v + ERF_TAIL_C0_F32
+    v2 = v * v
+    p = ERF_TAIL_C8_F32 * v2 + (ERF_TAIL_C7_F32 * v + ERF_TAIL_C6_F32)
+    p = p * v2 + (ERF_TAIL_C5_F32 * v + ERF_TAIL_C4_F32)
+    p = p * v2 + (ERF_TAIL_C3_F32 * v + ERF_TAIL_C2_F32)
+    p = p * v2 + (ERF_TAIL_C1_F32 * v + ERF_TAIL_C0_F32)
     p = p * p
     y = ONE_F32 - p * p
     return with_sign_f32(erf_near_zero_f32(t, t * t) if t < ERF_MIDDLE_F32 else y, x)
@@ -98,15 +93,12 @@ def erfc_f32(x):
     d = t + ONE_F32
     w = ONE_F32 / d
     v = w - ERFC_W_MIDDLE_F32
+    v2 = v * v
     p = ERFC_C10_F32 * v + ERFC_C9_F32
-    p = p * v + ERFC_C8_F32
-    p = p * v + ERFC_C7_F32
-    p = p * v + ERFC_C6_F32
-    p = p * v + ERFC_C5_F32
-    p = p * v + ERFC_C4_F32
-    p = p * v + ERFC_C3_F32
-    p = p * v + ERFC_C2_F32
-    p = p * v + ERFC_C1_F32
+    p = p * v2 + (ERFC_C8_F32 * v + ERFC_C7_F32)
+    p = p * v2 + (ERFC_C6_F32 * v + ERFC_C5_F32)
+    p = p * v2 + (ERFC_C4_F32 * v + ERFC_C3_F32)
+    p = p * v2 + (ERFC_C2_F32 * v + ERFC_C1_F32)
     q = p * v
     p = q + ERFC_C0_F32
     high = float_bits(np.int32(bits_of(t) & SHORT_MASK_F32))

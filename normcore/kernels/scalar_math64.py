@@ -68,16 +68,12 @@ TANH_C10_F64 = np.float64(-1.7204263414822012e-05)
 
 def expm1_near_zero_f64(r):
     """e^r - 1 for |r| <= ln(2)/2."""
-    p = EXP_C10_F64 * r + EXP_C9_F64
-    p = p * r + EXP_C8_F64
-    p = p * r + EXP_C7_F64
-    p = p * r + EXP_C6_F64
-    p = p * r + EXP_C5_F64
-    p = p * r + EXP_C4_F64
-    p = p * r + EXP_C3_F64
-    p = p * r + EXP_C2_F64
-    p = p * r + EXP_C1_F64
-    p = p * r + EXP_C0_F64
+    r2 = r * r
+    p = EXP_C10_F64 * r2 + (EXP_C9_F64 * r + EXP_C8_F64)
+    p = p * r2 + (EXP_C7_F64 * r + EXP_C6_F64)
+    p = p * r2 + (EXP_C5_F64 * r + EXP_C4_F64)
+    p = p * r2 + (EXP_C3_F64 * r + EXP_C2_F64)
+    p = p * r2 + (EXP_C1_F64 * r + EXP_C0_F64)
     return r * r * p + r
 
 
@@ -115,13 +111,11 @@ def log_reduced_f64(f, n):
     """
     s = f / (TWO_F64 + f)
     v = s * s
+    v2 = v * v
     p = LOG_C7_F64 * v + LOG_C6_F64
-    p = p * v + LOG_C5_F64
-    p = p * v + LOG_C4_F64
-    p = p * v + LOG_C3_F64
-    p = p * v + LOG_C2_F64
-    p = p * v + LOG_C1_F64
-    p = p * v + LOG_C0_F64
+    p = p * v2 + (LOG_C5_F64 * v + LOG_C4_F64)
+    p = p * v2 + (LOG_C3_F64 * v + LOG_C2_F64)
+    p = p * v2 + (LOG_C1_F64 * v + LOG_C0_F64)
     h = HALF_F64 * f * f
     y = s * (v * p + h) - h
     return n * LN2_HIGH_F64 + (f + (n * LN2_LOW_F64 + y))
@@ -158,16 +152,12 @@ def tanh_f64(x):
     t = abs(x)
     t = TANH_LARGEST_F64 if t > TANH_LARGEST_F64 else t
     v = t * t
-    p = TANH_C10_F64 * v + TANH_C9_F64
-    p = p * v + TANH_C8_F64
-    p = p * v + TANH_C7_F64
-    p = p * v + TANH_C6_F64
-    p = p * v + TANH_C5_F64
-    p = p * v + TANH_C4_F64
-    p = p * v + TANH_C3_F64
-    p = p * v + TANH_C2_F64
-    p = p * v + TANH_C1_F64
-    p = p * v + TANH_C0_F64
+    v2 = v * v
+    p = TANH_C10_F64 * v2 + (TANH_C9_F64 * v + TANH_C8_F64)
+    p = p * v2 + (TANH_C7_F64 * v + TANH_C6_F64)
+    p = p * v2 + (TANH_C5_F64 * v + TANH_C4_F64)
+    p = p * v2 + (TANH_C3_F64 * v + TANH_C2_F64)
+    p = p * v2 + (TANH_C1_F64 * v + TANH_C0_F64)
     small = t * v * p + t
     t = t + t
     z = t * LOG2E_F64 + ROUND_F64

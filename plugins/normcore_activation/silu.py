@@ -35,18 +35,18 @@ class silu:
 
     def forward(x, beta):
         limit = 88.0 if is_single() else 700.0
-        z = beta * x
-        y = x / (1.0 + exp_unclamped(-(limit if z > limit else z)))
-        return 0.0 if z < -limit else y
+        n = -beta * x
+        y = x / (1.0 + exp_unclamped(-limit if n < -limit else n))
+        return 0.0 if n > limit else y
 
     def derivative(x, y, beta):
         limit = 88.0 if is_single() else 700.0
-        z = beta * x
-        z = limit if z > limit else z
-        e = exp_unclamped(-z)
+        n = -beta * x
+        n = -limit if n < -limit else n
+        e = exp_unclamped(n)
         s = 1.0 / (1.0 + e)
-        d = s + s * (z * (e * s))
-        return 0.0 if z < -limit else d
+        d = s - s * (n * (e * s))
+        return 0.0 if n > limit else d
 
     def reference(x, beta):
         return x * 0.5 * (1.0 + np.tanh(0.5 * beta * x))
