@@ -35,7 +35,7 @@ def host_is_zen() -> bool:
 class Lowered:
     """A function that compiled kernels inline as LLVM IR and Python runs as it stands.
 
-    kinds: one letter for each argument, a(rray), i(nteger) or b(oolean).
+    kinds: one letter for each argument, a(rray), i(nteger), b(oolean) or v(alue of any type).
     emit(context, builder, signature, values) writes the code, and gives the value where there is one.
     returns: the value's Numba type from those of the arguments; None where there is no value.
     """
@@ -59,6 +59,8 @@ class Lowered:
             if len(arguments) != len(kinds) or keywords:
                 return None
             kind_of_value = types.void if returns is None else returns(*arguments)
+            if kind_of_value is None:
+                return None
             return kind_of_value(*(scalars.get(kind, argument) for kind, argument in zip(kinds, arguments)))
 
         template = infer(type(f"{name}_template", (AbstractTemplate,), {"key": self, "generic": generic}))

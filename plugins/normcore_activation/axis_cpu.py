@@ -5,6 +5,7 @@ import numpy as np
 from normcore.kernels import inline, real
 from normcore.kernels.approximations import is_single
 from normcore.kernels.bits import bits_of, float_bits
+from normcore.kernels.select import select
 
 
 @inline(typed=True)
@@ -57,7 +58,7 @@ def begin_max(x, m, sign):
 def raise_max(x, m, sign):
     for i in range(m.size):
         v = sign * x[i]
-        m[i] = v if v > m[i] else m[i]
+        m[i] = select(v > m[i], v, m[i])
 
 
 @inline

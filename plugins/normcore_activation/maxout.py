@@ -12,6 +12,7 @@ import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange
+from normcore.kernels.select import select
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_activation.gated import CHUNK
 from normcore_activation.over_axis import logical_axis, physical_axis, split
@@ -37,8 +38,8 @@ def first_piece(x, y, arg):
 def next_piece(x, y, arg, p):
     for i in range(y.size):
         better = wins(x[i], y[i])
-        y[i] = x[i] if better else y[i]
-        arg[i] = p if better else arg[i]
+        y[i] = select(better, x[i], y[i])
+        arg[i] = select(better, p, arg[i])
 
 
 @inline

@@ -1,6 +1,7 @@
 """sparsemax on the CPU: along rows (R, A), or down blocks of columns of (O, A, I). See sparsemax.py."""
 
 from normcore.kernels import cpu, inline, prange, real
+from normcore.kernels.select import select
 from normcore_activation.axis_cpu import column_max, fill, row_max
 
 
@@ -113,8 +114,8 @@ def shrink(tau, total, count, known):
     moved = real(0)
     for i in range(tau.size):
         smaller = count[i] < known[i]
-        tau[i] = (total[i] - 1.0) / count[i] if smaller else tau[i]
-        known[i] = count[i] if smaller else known[i]
+        tau[i] = select(smaller, (total[i] - 1.0) / count[i], tau[i])
+        known[i] = select(smaller, count[i], known[i])
         moved += 1.0 if smaller else 0.0
     return moved
 

@@ -21,11 +21,13 @@ import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange, real
+from normcore.kernels.prefetch import prefetch_lines
+from normcore.kernels.streaming import leaves_cache, stream_run
 from normcore.kernels.warps import ALL
 from normcore.testing.samples import ErrorSample, Sample
 
-ROWS = 16  # rows of the output that a parallel task fills
-TASKS = 64  # into which backward cuts the table, at most; each looks at all places
+ROWS = 16  # rows of the output, or of the table, that a parallel task fills
+AHEAD = 2  # rows that are asked for before they are needed: the processor does not foresee where they lie
 
 
 @inline
@@ -59,22 +61,49 @@ def _check(x, num, wrong):
 @cpu
 def _forward(x, weight, y):
     """x (M,), y (M, dim)."""
+    dim = y.shape[1]
+    far = leaves_cache(y)
     for task in prange((x.size + ROWS - 1) // ROWS):
         for i in range(task * ROWS, min(x.size, task * ROWS + ROWS)):
-            copy_row(weight[np.int64(x[i])], y[i])
+            prefetch_lines(weight, np.int64(x[min(i + AHEAD, x.size - 1)]) * dim, dim)
+            if far:
+                stream_run(y, i * dim, weight[np.int64(x[i])], dim)
+            else:
+                copy_row(weight[np.int64(x[i])], y[i])
 
 
 @cpu
-def _backward(x, dy, dweight, tasks):
-    for task in prange(tasks):
-        lo = dweight.shape[0] * np.int64(task) // tasks
-        hi = dweight.shape[0] * (np.int64(task) + 1) // tasks
-        for k in range(lo, hi):
-            clear_row(dweight[k])
-        for i in range(x.size):
-            k = np.int64(x[i])
-            if k >= lo and k < hi:
-                add_row(dy[i], dweight[k])
+def _order(x, first, order):
+    """The places of each row of the table, in their order: order[first[k] : first[k + 1]]. Counting sort."""
+    for k in range(first.size):
+        first[k] = 0
+    for i in range(x.size):
+        first[np.int64(x[i]) + 1] += 1
+    for k in range(1, first.size):
+        first[k] += first[k - 1]
+    for i in range(x.size):
+        k = np.int64(x[i])
+        order[first[k]] = i
+        first[k] += 1
+    for k in range(first.size - 1, 0, -1):  # each is where the one after it began
+        first[k] = first[k - 1]
+    first[0] = 0
+
+
+@cpu
+def _backward(dy, first, order, dweight):
+    """Each row of the table has one owner, who adds what it gets in the order of the places."""
+    num, dim = dweight.shape
+    for task in prange((num + ROWS - 1) // ROWS):
+        for k in range(task * ROWS, min(num, task * ROWS + ROWS)):
+            if first[k] == first[k + 1]:
+                clear_row(dweight[k])
+            for j in range(first[k], first[k + 1]):
+                prefetch_lines(dy, order[min(j + AHEAD, order.size - 1)] * dim, dim)
+                if j == first[k]:
+                    copy_row(dy[order[j]], dweight[k])
+                else:
+                    add_row(dy[order[j]], dweight[k])
 
 
 @cuda
@@ -147,7 +176,11 @@ class Embedding(
         return Plan(
             y=(*x.shape, self.dim),
             parameters={"weight": weight},
-            workspace={"wrong": Array((1,), "int64")},
+            workspace={
+                "wrong": Array((1,), "int64"),
+                "first": Array((self.num + 1,), "int64"),
+                "order": Array((x.size,), "int64"),
+            },
             flops=x.size * self.dim,
         )
 
@@ -163,8 +196,8 @@ class Embedding(
         _forward[t](x, t.weight, t.y.reshape(-1, self.dim))
 
     def backward_cpu(self, t):
-        tasks = max(1, min(TASKS, t.x.size // 16, self.num))
-        _backward[t](t.x.reshape(-1), t.dy.reshape(-1, self.dim), t.dweight, tasks)
+        _order[t](t.x.reshape(-1), t.first, t.order)
+        _backward[t](t.dy.reshape(-1, self.dim), t.first, t.order, t.dweight)
         self._nothing(t)
 
     def forward_cuda(self, t):

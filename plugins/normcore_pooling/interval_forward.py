@@ -10,6 +10,7 @@ rounding error grows with its sides and not with its area.
 import numpy as np
 
 from normcore.kernels import cpu, cu, cuda, inline, prange, real, wide
+from normcore.kernels.select import select
 from normcore_pooling.interval_windows import offset_of, start_of, stop_of
 from normcore_pooling.max_rows import TAP, better
 
@@ -89,8 +90,8 @@ def keep_best(x, y, arg, tap):
     k = TAP(tap)
     for c in range(y.size):
         t = better(x[c], y[c])
-        y[c] = x[c] if t else y[c]
-        arg[c] = k if t else arg[c]
+        y[c] = select(t, x[c], y[c])
+        arg[c] = select(t, k, arg[c])
 
 
 @inline

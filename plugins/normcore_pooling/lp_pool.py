@@ -24,6 +24,7 @@ import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, Tensor
 from normcore.kernels import cpu, cu, cuda, inline, prange, real
+from normcore.kernels.streaming import either_way, leaves_cache
 from normcore.shapes import check_padding, check_sizes, windows
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_pooling import sizes
@@ -91,6 +92,9 @@ def slope_run(x, total, p, dx):
         dx[i] = slope(x[i], p) * total[i]
 
 
+slope_either_way = either_way(slope_run, ["x", "total"], ["dx"])
+
+
 @cpu
 def _powers(x, p, u):
     for k in prange((x.size + CHUNK - 1) // CHUNK):
@@ -116,7 +120,7 @@ def _arriving(dy, y, p, u):
 def _slopes(x, total, p, dx):
     for k in prange((x.size + CHUNK - 1) // CHUNK):
         part = slice(k * CHUNK, min(x.size, k * CHUNK + CHUNK))
-        slope_run(x[part], total[part], real(p), dx[part])
+        slope_either_way(x[part], total[part], real(p), dx[part], leaves_cache(dx))
 
 
 @cuda
@@ -181,8 +185,11 @@ class Norm(Op):
         if t.dx is None:
             return
         _arriving[t](t.dy.reshape(-1), t.y.reshape(-1), float(self.p), t.sums)
-        self._reduction(t).spread(t, t.sums, t.powers)
-        _slopes[t](t.x.reshape(-1), t.powers, float(self.p), t.dx.reshape(-1))
+        if self.p == 2:  # the slope is x itself
+            self._reduction(t).spread_times(t, t.sums, t.x, t.dx)
+        else:
+            self._reduction(t).spread(t, t.sums, t.powers)
+            _slopes[t](t.x.reshape(-1), t.powers, float(self.p), t.dx.reshape(-1))
 
     def forward_cuda(self, t):
         if t.y.size:

@@ -5,6 +5,7 @@ import numpy as np
 from normcore.kernels import cpu, inline, prange, real
 from normcore.kernels.extremes import extreme_of_run
 from normcore.kernels.prefetch import prefetch_lines
+from normcore.kernels.select import select
 from normcore_pooling.max_rows import (
     MAXIMUM,
     TAP,
@@ -61,8 +62,8 @@ def across_one(v, vi, y, arg, start, lo, count, stride):
 def across_step(v, vi, y, arg, k, at, o):
     value, tap = v[at], TAP(vi[at] + k)
     t = first_of(value, tap, y[o], arg[o])
-    y[o] = value if t else y[o]
-    arg[o] = tap if t else arg[o]
+    y[o] = select(t, value, y[o])
+    arg[o] = select(t, tap, arg[o])
 
 
 @inline

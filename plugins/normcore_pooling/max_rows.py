@@ -3,6 +3,7 @@
 import numpy as np
 
 from normcore.kernels import inline
+from normcore.kernels.select import select
 
 TAP = np.uint8  # type of a tap's offset; wider in kernels made for windows of more than 256 taps
 MAXIMUM = True  # False in kernels made for minima
@@ -77,8 +78,8 @@ def down_more(x, v, vi, tap):
     k = TAP(tap)
     for i in range(v.size):
         t = better(x[i], v[i])
-        v[i] = x[i] if t else v[i]
-        vi[i] = k if t else vi[i]
+        v[i] = select(t, x[i], v[i])
+        vi[i] = select(t, k, vi[i])
 
 
 @inline

@@ -16,6 +16,7 @@ from normcore.kernels.gather import (
     pick_smallest,
     sum_divided,
     sum_matching,
+    sum_scaled,
     sum_shared,
     sum_squares,
     sum_weighted,
@@ -29,7 +30,7 @@ ROWS = 32  # of targets: with fewer, channels are cut into blocks as well
 CHANNELS = 32  # of a block at least: a few vectors
 
 # What a kernel does with the terms of a target; OPERATION is a constant of each compiled kernel.
-LARGEST, SMALLEST, MATCH, SHARE, AVERAGE, SPREAD, SQUARES = range(7)
+LARGEST, SMALLEST, MATCH, SHARE, SCALED, AVERAGE, SPREAD, SQUARES = range(8)
 OPERATION = LARGEST
 NO_FACTORS = np.ones(1)
 NO_ARG = np.zeros(1, np.uint8)
@@ -93,6 +94,8 @@ def reduce_terms(x, y, arg, at, places, taps, weights, terms, channels, run, y_s
         sum_matching(y, at, x, arg, places, taps, terms, channels, run, y_step, x_step, tap_step)
     elif OPERATION == SHARE:
         sum_shared(y, at, x, arg, places, taps, weights, terms, channels, run, y_step, x_step, tap_step)
+    elif OPERATION == SCALED:  # arg: what each target is multiplied by
+        sum_scaled(y, at, x, places, arg, terms, channels, run, y_step, x_step)
     elif OPERATION == AVERAGE:
         sum_divided(y, at, x, places, weights, terms, channels, run, y_step, x_step)
     elif OPERATION == SQUARES:
@@ -108,11 +111,11 @@ def reduce_positions(
     """Every target of y from its terms in x, all arrays flat.
 
     LARGEST, SMALLEST: arg gets the tap. MATCH: the sum of the sources whose arg is the target's tap. SHARE: of
-    those times factors[0] and of the others times factors[1]. AVERAGE: the
-    sum divided by the product of the target's factors along the dimensions; SQUARES: of squares. SPREAD: each source times such a
-    product, of its own place. A unit is a row of targets, or one of its `blocks` of channels. runs: how many runs
-    of positions that are alike a row has, see links.py; from at[9] on there are five numbers for each. scratch
-    (tasks, 4, terms), weights (tasks, terms).
+    those times factors[0] and of the others times factors[1]. AVERAGE: the sum divided by the product of the
+    target's factors along the dimensions; SQUARES: of squares. SPREAD: each source times such a product, of its own
+    place. SCALED: the sum times arg, which is as large as y. A unit is a row of targets, or one of its `blocks` of
+    channels. runs: how many runs of positions that are alike a row has, see links.py; from at[9] on there are five
+    numbers for each. scratch (tasks, 4, terms), weights (tasks, terms).
     """
     tasks = scratch.shape[0]
     block = (channels + blocks - 1) // blocks

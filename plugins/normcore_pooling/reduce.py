@@ -18,6 +18,7 @@ from normcore_pooling.positions import (
     MATCH,
     NO_ARG,
     NO_FACTORS,
+    SCALED,
     SPREAD,
     SQUARES,
     arguments,
@@ -156,6 +157,10 @@ class Reduction:
     def spread(self, t, dy, dx):
         """The gradient of average."""
         self._backward(t, SPREAD, dy, dx, NO_ARG, self.factors)
+
+    def spread_times(self, t, dy, scale, dx):
+        """The gradient of average where nothing is counted, times `scale`, of dx's shape."""
+        self._backward(t, SCALED, dy, dx, scale, NO_FACTORS)
 
     def largest(self, t, x, y, arg):
         if self.geometry.whole and y.size:

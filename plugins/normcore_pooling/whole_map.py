@@ -11,6 +11,7 @@ from normcore import Array
 from normcore.kernels import cpu, inline, prange, real, wide
 from normcore.kernels.line_by_line import line_by_line
 from normcore.kernels.prefetch import AHEAD, prefetch_once
+from normcore.kernels.select import select
 from normcore.kernels.streaming import STREAM_BLOCK, stack_block
 from normcore.kernels.window import window
 from normcore_pooling.max_planes import clear
@@ -115,9 +116,9 @@ def take_row(x, p, best, tap):
     """Where x is beyond `best`, or NaN, it takes that place, and p that of `tap`."""
     for c in range(best.size):
         v = x[c]
-        beyond = (v > best[c] if MAXIMUM else v < best[c]) or v != v
-        tap[c] = p if beyond else tap[c]
-        best[c] = v if beyond else best[c]
+        beyond = (v > best[c] if MAXIMUM else v < best[c]) | (v != v)
+        tap[c] = select(beyond, p, tap[c])
+        best[c] = select(beyond, v, best[c])
         line_by_line()
 
 
