@@ -19,7 +19,8 @@ The first of equal values is picked, and NaN over every number. Terms are added 
 the rounding error does not grow with their number. No terms make a sum of 0; a pick needs one. Nothing is checked.
 
 In compiled kernels each is one function of vector code: a channel's terms meet in registers and every output is
-written once, past the caches where it is large (picks: PICKS_PAST_CACHES). The last vector overlaps the one before it, so outputs must not overlap inputs.
+written once, past the caches where it is large (picks: PICKS_PAST_CACHES). The last vector overlaps the one before
+it, so outputs must not overlap inputs.
 """
 
 from dataclasses import replace
@@ -343,7 +344,9 @@ def _python_sum(weighted: bool = False, squared: bool = False, scaled: bool = Fa
             total += block
         y[y_at + to] = total if weighted else total * weights[y_at + to] if scaled else total / weights[0]
 
-    add.__doc__ = "The sum of the gathered values (or squares), weighted, divided or scaled, for each channel."
+    add.__doc__ = (
+        "The sum of the gathered values (or squares), weighted, divided or scaled, for each channel."
+    )
     return add
 
 
