@@ -17,6 +17,7 @@ from normcore.kernels.draws import GROUP, LINE, ROOM, groups_of, lanes_of, lines
 from normcore.kernels.every import copy_every
 from normcore.kernels.line_by_line import line_by_line
 from normcore.kernels.prefetch import AHEAD, prefetch_lines
+from normcore.kernels.select import select
 from normcore.kernels.unaliased import nothing_overlaps, unaliased
 from normcore.kernels.window import window
 from normcore.random import philox, unit_32
@@ -66,10 +67,10 @@ def draw(x, running, limit, least, y, taps):
     nothing_overlaps()
     for i in range(y.size):
         v, before, best, most, passed = x[i], running[i], y[i], limit[i], taps[i]
-        y[i] = v if before <= most else best
+        y[i] = select(before <= most, v, best)
         after = before + max(v, least[i])
         running[i] = after
-        taps[i] = passed + real(1) if after <= most else passed
+        taps[i] = select(after <= most, passed + real(1), passed)
         line_by_line()
 
 
@@ -87,7 +88,7 @@ def add_expected(x, total, least, y):
         v, mean = x[i], y[i]
         w = max(v, least[i])
         more = mean + v * (w / total[i])
-        y[i] = more if w > real(0) else mean
+        y[i] = select(w > real(0), more, mean)
         line_by_line()
 
 

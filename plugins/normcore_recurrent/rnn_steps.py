@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from normcore.kernels import cpu, cu, cuda, inline, prange, real
+from normcore.kernels.select import select
 from normcore_recurrent.gates import (
     arriving_row,
     copy_row,
@@ -27,7 +28,7 @@ def slope(v, relu):
 @inline(force=True)
 def relu_row(v):
     for j in range(v.size):
-        v[j] = real(0) if v[j] <= real(0) else v[j]
+        v[j] = select(v[j] <= real(0), real(0), v[j])
 
 
 @inline(force=True)

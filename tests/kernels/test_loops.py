@@ -1,10 +1,13 @@
-"""line_by_line and window: what compiled loops look like with them, and that values stay the same."""
+"""line_by_line, window and select: what compiled loops look like with them, and that values stay the same."""
+
+import re
 
 import numba
 import numpy as np
 from numba import types
 
 from normcore.kernels.line_by_line import line_by_line
+from normcore.kernels.select import select
 from normcore.kernels.store import use_whole_vectors
 from normcore.kernels.tile import VECTOR_BYTES
 from normcore.kernels.window import window
@@ -58,3 +61,27 @@ def test_a_window_is_the_same_memory():
         function(x, 3, 7)
         function(x, 5, 5)
         np.testing.assert_array_equal(x, [-n if 3 <= n < 7 else n for n in range(20)])
+
+
+@numba.njit(error_model="numpy")
+def _keep_largest(x, best, at, p):
+    for i in range(best.size):
+        beyond = x[i] > best[i]
+        at[i] = select(beyond, p, at[i])
+        best[i] = select(beyond, x[i], best[i])
+
+
+def test_a_selected_value_is_always_written():
+    _keep_largest.compile((FLOATS, FLOATS, types.Array(types.uint8, 1, "C"), types.uint8))
+    code = _keep_largest.inspect_asm(_keep_largest.signatures[0])
+    assert re.search("v?cmp.*ps", code)
+    masked = r"vmaskmov\w+\s+%[xyz]mm\d+, %[xyz]mm\d+, .*\(|\) \{%k"  # into memory, with 256 or 512 bits
+    assert not re.search(masked, code)
+    x = np.random.default_rng(0).standard_normal((3, 101), np.float32)
+    x[1, 7] = np.nan
+    for function in (_keep_largest, _keep_largest.py_func):
+        best, at = x[0].copy(), np.zeros(101, np.uint8)
+        for p in (1, 2):
+            function(x[p], best, at, np.uint8(p))
+        np.testing.assert_array_equal(best, np.fmax.reduce(x, axis=0))
+        np.testing.assert_array_equal(at, np.nanargmax(x, axis=0))
