@@ -45,7 +45,7 @@ def pass_over_memory(
         force=light,
         apart=not light,
     )
-    each = either_way(loop, read, written, asked=read[0] if len(read) == 1 else None)
+    each = either_way(loop, read, written)
     slices = ", ".join(f"window({a}, lo, hi)" for a in arrays)
     body = [
         f"n = {first}.size",

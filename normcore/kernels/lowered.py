@@ -35,7 +35,8 @@ def host_is_zen() -> bool:
 class Lowered:
     """A function that compiled kernels inline as LLVM IR and Python runs as it stands.
 
-    kinds: one letter for each argument, a(rray), i(nteger), b(oolean) or v(alue of any type).
+    kinds: one letter for each argument, a(rray), i(nteger), b(oolean) or v(alue of any type); the last one with a * stands
+    for any number of such arguments.
     emit(context, builder, signature, values) writes the code, and gives the value where there is one.
     returns: the value's Numba type from those of the arguments; None where there is no value.
     """
@@ -56,12 +57,15 @@ class Lowered:
         scalars = {"i": types.intp, "b": types.boolean}
 
         def generic(template: Any, arguments: Any, keywords: Any) -> Any:
-            if len(arguments) != len(kinds) or keywords:
+            letters = kinds
+            if kinds.endswith("*"):
+                letters = kinds[:-2].ljust(len(arguments), kinds[-2])
+            if len(arguments) != len(letters) or keywords:
                 return None
             kind_of_value = types.void if returns is None else returns(*arguments)
             if kind_of_value is None:
                 return None
-            return kind_of_value(*(scalars.get(kind, argument) for kind, argument in zip(kinds, arguments)))
+            return kind_of_value(*(scalars.get(kind, argument) for kind, argument in zip(letters, arguments)))
 
         template = infer(type(f"{name}_template", (AbstractTemplate,), {"key": self, "generic": generic}))
         infer_global(self, types.Function(template))

@@ -31,6 +31,7 @@ from normcore.kernels.lowered import (
 
 SHORT = 1024  # elements of a run after which the processor does not foresee where the next one lies
 AHEAD = 2048  # elements: how far ahead of what is read such runs are asked for
+NEAR = 1024  # elements: the same where several arrays are read by turns
 FIRST, SECOND, ONCE = 3, 2, 0  # where a line is kept, as LLVM's llvm.prefetch counts
 NEXT = 1 << 17  # elements of a part at most, 512 KB of float32: two must fit the second-level cache
 

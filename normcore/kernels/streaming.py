@@ -49,7 +49,7 @@ from normcore.kernels.lowered import (
     loop,
     number,
 )
-from normcore.kernels.prefetch import AHEAD, SECOND, prefetch
+from normcore.kernels.prefetch import AHEAD, FIRST, NEAR, SECOND, prefetch
 from normcore.kernels.tile import VECTOR_BYTES, lanes
 from normcore.kernels.window import window
 
@@ -65,22 +65,19 @@ def leaves_cache(y):
 
 
 def either_way(
-    loop: Function, read: Sequence[str], written: Sequence[str], asked: str | None = None
+    loop: Function, read: Sequence[str], written: Sequence[str], asked: Sequence[str] | None = None
 ) -> Function:
     """`loop` with one more argument: whether to write its results around the caches.
 
     loop: a function of flat, contiguous arrays of one size, which it visits element by element, and of other values.
-    read, written: the names of the arrays. asked: the only one that comes from memory, if there is one; Intel's processors
-    want it asked for ahead.
+    read, written: the names of the arrays. asked: those that come from memory, where not all do that are read.
     """
     stretch = _a_line_a_turn(loop)
     arguments = [a.arg for a in loop.definition.args.args]
     y = written[0]
     step = {a: f"window({a}, at, at + STREAM_STEP)" for a in read} | {a: f"block_{a}" for a in written}
     rest = {a: f"window({a}, at, {y}.size)" for a in read} | {a: f"rest_{a}" for a in written}
-    step_of_y = (
-        f"stream_step_asking({y}, at, block_{y}, {asked})" if asked else f"stream_step({y}, at, block_{y})"
-    )
+    memory = "".join(f", {a}" for a in (read if asked is None else asked))
     lines = [
         "at = 0",
         *(f"block_{a} = window(stack_block({a}), 0, STREAM_STEP)" for a in written),
@@ -89,7 +86,7 @@ def either_way(
         f"    {loop.name}({', '.join(f'window({a}, 0, at)' if a in step else a for a in arguments)})",
         f"    while at + STREAM_STEP <= {y}.size:",
         f"        {stretch.name}({', '.join(step.get(a, a) for a in arguments)})",
-        f"        {step_of_y}",
+        f"        stream_step({y}, at, block_{y}{memory})",
         # Only the first array is known to be at a line's beginning.
         *(f"        stream_run({a}, at, block_{a}, STREAM_STEP)" for a in written[1:]),
         "        at += STREAM_STEP",
@@ -102,7 +99,6 @@ def either_way(
     text = f"def {name}({', '.join(arguments)}, far):\n" + "".join(f"    {line}\n" for line in lines)
     names = {
         "STREAM_STEP": STREAM_STEP,
-        "stream_step_asking": stream_step_asking,
         "first_line": first_line,
         "stream_step": stream_step,
         "stack_block": stack_block,
@@ -214,16 +210,18 @@ def _emit_stream_step(context: Any, builder: Any, signature: Any, values: Any) -
     target, at, source, *asked = values
     element, size = element_of(signature.args[0])
     width = lanes(size)
-    ahead = None
-    if asked and not host_is_zen():
-        ahead = address_of(context, builder, signature.args[3], asked[0], builder.add(at, number(AHEAD)))
+    far, keep = (AHEAD, SECOND) if len(asked) == 1 else (NEAR, FIRST)
+    ahead = []
+    if not host_is_zen():
+        for kind, array in zip(signature.args[3:], asked):
+            ahead.append(address_of(context, builder, kind, array, builder.add(at, number(far))))
     vector = ir.VectorType(element, width)
     to = address_of(context, builder, signature.args[0], target, at)
     of = address_of(context, builder, signature.args[2], source, number(0))
     # One load and one store, over and over: unrolled, the processor foresees less of either.
     with loop(builder, number(STREAM_STEP * size), LINE_BYTES) as (i, _):
-        if ahead is not None:
-            prefetch(builder, builder.add(ahead, i), SECOND)
+        for address in ahead:
+            prefetch(builder, builder.add(address, i), keep)
         for part in range(0, LINE_BYTES, VECTOR_BYTES):
             here = builder.add(i, number(part))
             value = builder.load(builder.inttoptr(builder.add(of, here), vector.as_pointer()), align=size)
@@ -232,8 +230,9 @@ def _emit_stream_step(context: Any, builder: Any, signature: Any, values: Any) -
         stay_rolled(builder)
 
 
-def _python_step(target, at, source):
-    """STREAM_STEP elements; target[at] begins a line."""
+def _python_step(target, at, source, *asked):
+    """STREAM_STEP elements; target[at] begins a line. asked: arrays whose elements from at on are being read, and whose
+    next ones will be."""
     target[at : at + STREAM_STEP] = source
 
 
@@ -263,11 +262,5 @@ first_line = Lowered(
     _emit_line,
     returns=lambda y: types.intp,
 )
-stream_step = Lowered("stream_step", "aia", _python_step, _emit_stream_step)
-stream_step_asking = Lowered(
-    "stream_step_asking",
-    "aiaa",
-    lambda target, at, source, _: _python_step(target, at, source),
-    _emit_stream_step,
-)
+stream_step = Lowered("stream_step", "aiaa*", _python_step, _emit_stream_step)
 stream_run = Lowered("stream_run", "aiai", _python_stream, _emit_stream)

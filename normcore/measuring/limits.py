@@ -16,7 +16,7 @@ import numpy as np
 
 from normcore.devices.device import Device
 from normcore.kernels import cpu, inline, prange, real, variant
-from normcore.kernels.streaming import STREAM_STEP, first_line, leaves_cache, stream_run, stream_step_asking
+from normcore.kernels.streaming import STREAM_STEP, first_line, leaves_cache, stream_run, stream_step
 from normcore.kernels.tile import TILE_ROWS, tile_columns, tile_rows_2
 from normcore.kernels.window import window
 from normcore.measuring.timer import interleave
@@ -43,7 +43,7 @@ def _copy(x, y):
             at = lo + first_line(y[lo:hi])
             stream_run(y, lo, x[lo:at], at - lo)
             while at + STREAM_STEP <= hi:
-                stream_step_asking(y, at, window(x, at, at + STREAM_STEP), x)
+                stream_step(y, at, window(x, at, at + STREAM_STEP), x)
                 at += STREAM_STEP
             stream_run(y, at, x[at:hi], hi - at)
         else:
