@@ -24,12 +24,13 @@ import numpy as np
 from normcore.bound_layer import Layer
 from normcore.devices import device as devices
 from normcore.errors import MemoryBudgetError
+from normcore.kernels.caches import last_level_bytes
 from normcore.measuring import limits, peer
 from normcore.measuring.cases import BenchCase
 from normcore.measuring.correctness import SECONDS, Verdict, check
 from normcore.measuring.figures import calls as calls_of
 from normcore.measuring.figures import dispatch_seconds, extra_bytes, moved_bytes, placed, transfer_seconds
-from normcore.measuring.machine import give_back_freed, last_level_bytes
+from normcore.measuring.machine import give_back_freed
 from normcore.measuring.timer import Timing, calls_a_round, interleave, joined
 
 DIRECTIONS = ("forward", "backward")

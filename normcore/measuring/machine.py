@@ -11,10 +11,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from normcore.devices.device import Device
+from normcore.kernels.caches import caches
 
 LIBRARIES = ("normcore", "numpy", "numba", "llvmlite", "numba-cuda", "cupy-cuda13x", "torch")
-CACHES = "/sys/devices/system/cpu/cpu0/cache"
-LAST_LEVEL = 32 << 20  # where the system does not tell
 
 
 def describe(devices: Iterable[Device]) -> dict[str, Any]:
@@ -51,22 +50,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def caches() -> dict[str, int]:
-    """Bytes of each level's data cache, such as {"L1": 49152, "L2": 1048576}; empty where the system does not tell."""
-    found = {}
-    root = pathlib.Path(CACHES)
-    for index in sorted(root.glob("index*")) if root.is_dir() else ():
-        kind, level, size = (_text(index / name) for name in ("type", "level", "size"))
-        if kind in ("Data", "Unified") and size[-1:] in ("K", "M"):
-            found[f"L{level}"] = int(size[:-1]) << (10 if size[-1] == "K" else 20)
-    return found
-
-
-def last_level_bytes() -> int:
-    """Bytes of the largest cache."""
-    return max(caches().values(), default=LAST_LEVEL)
 
 
 def give_back_freed() -> None:
