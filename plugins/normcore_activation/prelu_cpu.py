@@ -34,7 +34,7 @@ def gradient_run(x, dy, w, dx):
         line_by_line()
 
 
-forward_part = either_way(forward_run, ["x"], ["y"], asked="x")
+forward_part = either_way(forward_run, ["x"], ["y"])
 gradient_part = either_way(gradient_run, ["x", "dy"], ["dx"])
 
 
@@ -98,8 +98,8 @@ def gradient_row(x, dy, w, dx):
         line_by_line()
 
 
-forward_row_part = either_way(forward_row, ["x", "w"], ["y"], asked="x")
-gradient_row_part = either_way(gradient_row, ["x", "dy", "w"], ["dx"])
+forward_row_part = either_way(forward_row, ["x", "w"], ["y"], asked=["x"])
+gradient_row_part = either_way(gradient_row, ["x", "dy", "w"], ["dx"], asked=["x", "dy"])
 
 
 @inline

@@ -66,7 +66,7 @@ def normalize_row(x, y, shift, rest, a, b, e):
 
 
 normalize_either_way = either_way(
-    normalize_row, read=["x", "shift", "rest", "a", "b"], written=["y"], asked="x"
+    normalize_row, read=["x", "shift", "rest", "a", "b"], written=["y"], asked=["x"]
 )
 
 
@@ -105,7 +105,10 @@ def row_gradient(x, dy, dx, shift, rest, a, b, mean_g, slope, e):
 
 
 gradient_either_way = either_way(
-    row_gradient, read=["x", "dy", "shift", "rest", "a", "b", "mean_g", "slope"], written=["dx"]
+    row_gradient,
+    read=["x", "dy", "shift", "rest", "a", "b", "mean_g", "slope"],
+    written=["dx"],
+    asked=["x", "dy"],
 )
 
 

@@ -10,6 +10,7 @@ import math
 
 from normcore.kernels import cpu, inline, prange, real, wide
 from normcore.kernels.line_by_line import line_by_line
+from normcore.kernels.streaming import either_way, leaves_cache
 
 BLOCK = 64  # rows summed in the kernel's own precision before float64 takes over
 PART = 4096  # columns that forward takes at once
@@ -29,20 +30,25 @@ def tanh_row_affine(x, y, alpha, gamma, beta):
         line_by_line()
 
 
+tanh_either_way = either_way(tanh_row, read=["x"], written=["y"])
+affine_either_way = either_way(tanh_row_affine, read=["x", "gamma", "beta"], written=["y"], asked=["x"])
+
+
 @cpu
 def forward_rows(x, y, alpha, gamma, beta):
     columns = x.shape[1]
     parts = (columns + PART - 1) // PART
     rows = max(1, PART // columns)
+    far = leaves_cache(y)
     for task in prange((x.shape[0] + rows - 1) // rows * parts):
         block = task // parts
         lo = (task - block * parts) * PART
         hi = min(columns, lo + PART)
         for n in range(block * rows, min(x.shape[0], block * rows + rows)):
             if gamma.size > 0:
-                tanh_row_affine(x[n, lo:hi], y[n, lo:hi], alpha[0], gamma[lo:hi], beta[lo:hi])
+                affine_either_way(x[n, lo:hi], y[n, lo:hi], alpha[0], gamma[lo:hi], beta[lo:hi], far)
             else:
-                tanh_row(x[n, lo:hi], y[n, lo:hi], alpha[0])
+                tanh_either_way(x[n, lo:hi], y[n, lo:hi], alpha[0], far)
 
 
 @inline
@@ -78,6 +84,18 @@ def plain_gradient_row(x, dy, dx, alpha, slope):
         line_by_line()
 
 
+# The sums change where they lie.
+gradient_either_way = either_way(
+    gradient_row,
+    read=["x", "dy", "gamma", "along", "total", "slope"],
+    written=["dx"],
+    asked=["x", "dy"],
+)
+plain_gradient_either_way = either_way(
+    plain_gradient_row, read=["x", "dy", "slope"], written=["dx"], asked=["x", "dy"]
+)
+
+
 @inline
 def plain_sums_row(x, dy, alpha, slope):
     for i in range(x.size):
@@ -108,6 +126,7 @@ def backward_rows(x, dy, dx, alpha, gamma, lines, sums, wanted):
     strips = lines.shape[0] // chunks
     step = (rows + chunks - 1) // chunks
     width = (columns + strips - 1) // strips
+    far = leaves_cache(dx)
     for task in prange(chunks * strips):
         k = task // strips
         lo = min(columns, (task - k * strips) * width)
@@ -121,11 +140,11 @@ def backward_rows(x, dy, dx, alpha, gamma, lines, sums, wanted):
             for n in range(first, min(last, first + BLOCK)):
                 p, g = x[n, lo:hi], dy[n, lo:hi]
                 if gamma.size > 0 and wanted:
-                    gradient_row(p, g, dx[n, lo:hi], alpha[0], gamma[lo:hi], along, total, slope)
+                    gradient_either_way(p, g, dx[n, lo:hi], alpha[0], gamma[lo:hi], along, total, slope, far)
                 elif gamma.size > 0:
                     sums_row(p, g, alpha[0], gamma[lo:hi], along, total, slope)
                 elif wanted:
-                    plain_gradient_row(p, g, dx[n, lo:hi], alpha[0], slope)
+                    plain_gradient_either_way(p, g, dx[n, lo:hi], alpha[0], slope, far)
                 else:
                     plain_sums_row(p, g, alpha[0], slope)
             fold(along, sums[k, 0, lo:hi])

@@ -39,7 +39,7 @@ def normalize_row(x, y, gamma, beta, s, d, a, e):
         y[i] = epilogue(scaled(centered(x[i], s, d) * a, gamma, beta, i), e)
 
 
-normalize_either_way = either_way(normalize_row, read=["x", "gamma", "beta"], written=["y"], asked="x")
+normalize_either_way = either_way(normalize_row, read=["x", "gamma", "beta"], written=["y"], asked=["x"])
 
 
 @cpu
@@ -90,7 +90,9 @@ def row_input_gradient(x, dy, dx, gamma, beta, s, d, a, mean_h, slope, e):
         dx[i] = a * (h - xhat * slope)
 
 
-gradient_either_way = either_way(row_input_gradient, read=["x", "dy", "gamma", "beta"], written=["dx"])
+gradient_either_way = either_way(
+    row_input_gradient, read=["x", "dy", "gamma", "beta"], written=["dx"], asked=["x", "dy"]
+)
 
 
 @inline(force=True)

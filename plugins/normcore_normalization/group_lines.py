@@ -144,6 +144,7 @@ gradient_either_way = either_way(
     line_input_gradient,
     read=["x", "dy", "shift", "rest", "a", "b", "inverse", "mean_h", "slope"],
     written=["dx"],
+    asked=["x", "dy"],
 )
 
 

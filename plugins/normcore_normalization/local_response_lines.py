@@ -93,7 +93,8 @@ def times(x, w, y):
         y[i] = x[i] * w[i]
 
 
-times_either_way = either_way(times, read=["x", "w"], written=["y"])
+# Rings and rows ask for whole lines themselves.
+times_either_way = either_way(times, read=["x", "w"], written=["y"], asked=[])
 
 
 @inline
@@ -116,7 +117,7 @@ def input_gradient_five(x, t, a, b, c, d, e, dx, along):
 
 
 input_gradient_five_either_way = either_way(
-    input_gradient_five, read=["x", "t", "a", "b", "c", "d", "e"], written=["dx"]
+    input_gradient_five, read=["x", "t", "a", "b", "c", "d", "e"], written=["dx"], asked=[]
 )
 
 
@@ -126,7 +127,7 @@ def input_gradient(x, t, w, dx, along):
         dx[i] = t[i] - along * x[i] * w[i]
 
 
-input_gradient_either_way = either_way(input_gradient, read=["x", "t", "w"], written=["dx"])
+input_gradient_either_way = either_way(input_gradient, read=["x", "t", "w"], written=["dx"], asked=[])
 
 
 @inline

@@ -55,7 +55,7 @@ def scale_each(x, y, factor):
         y[i] = x[i] * factor[i]
 
 
-scale_each_part = either_way(scale_each, ["x", "factor"], ["y"])
+scale_each_part = either_way(scale_each, ["x", "factor"], ["y"], asked=["x"])
 
 
 @inline
@@ -169,7 +169,7 @@ def gradient_two_each(x, dy, dx, r, c):
         line_by_line()
 
 
-gradient_two_part = either_way(gradient_two_each, ["x", "dy", "r", "c"], ["dx"])
+gradient_two_part = either_way(gradient_two_each, ["x", "dy", "r", "c"], ["dx"], asked=["x", "dy"])
 
 
 @inline(force=True)
