@@ -8,10 +8,12 @@ import math
 from normcore.kernels import cpu, inline, prange, real
 from normcore.kernels.approximations import exp_nonpositive
 from normcore.kernels.line_by_line import line_by_line
-from normcore.kernels.streaming import either_way, leaves_cache
+from normcore.kernels.prefetch import asks_for_next, prefetch_lines
+from normcore.kernels.streaming import STREAM_BLOCK, either_way, leaves_cache, stack_block, stream_run
 from normcore_activation.axis_cpu import column_max, fill, row_max
 
 SIGN = 1
+STRIP = 256  # numbers between requests for memory, 16 lines: as many as are open at a time, so that none waits
 LONG = 512  # numbers of a row, for writing it around the caches to gain more than it takes
 
 
@@ -103,16 +105,29 @@ def log_gradient_row(y, dy, total, dx):
         dx[i] = log_softmax_gradient(y[i], dy[i], total)
 
 
-log_part = either_way(log_row, ["x"], ["y"])
+log_part = either_way(log_row, ["x"], ["y"], asked=[])
 gradient_part = either_way(gradient_row, ["y", "dy"], ["dx"])
+log_gradient_part = either_way(log_gradient_row, ["y", "dy"], ["dx"])
 
 
 @cpu
 def softmax_rows(x, y):
+    size = x.shape[1]
+    far = leaves_cache(y) and LONG <= size <= STREAM_BLOCK
+    ahead = asks_for_next(x.size, size)
+    strip = STRIP if ahead else max(1, size)
     for r in prange(x.shape[0]):
         m = row_max(x[r], real(SIGN))
-        total = exp_row(x[r], m, y[r])
-        scale_row(y[r], real(1) / total)
+        z = stack_block(y)[:size] if far else y[r]
+        total = real(0)
+        for lo in range(0, size, strip):
+            hi = min(size, lo + strip)
+            if ahead:
+                prefetch_lines(x, (r + 1) * size + lo, hi - lo)
+            total += exp_row(x[r, lo:hi], m, z[lo:hi])
+        scale_row(z, real(1) / total)
+        if far:
+            stream_run(y, r * size, z, size)
 
 
 @cpu
@@ -124,16 +139,26 @@ def softmax_rows_backward(y, dy, dx):
 
 @cpu
 def log_softmax_rows(x, y):
-    far = leaves_cache(y) and y.shape[1] >= LONG
+    size = x.shape[1]
+    far = leaves_cache(y) and size >= LONG
+    ahead = asks_for_next(x.size, size)
+    strip = STRIP if ahead else max(1, size)
     for r in prange(x.shape[0]):
         m = row_max(x[r], real(SIGN))
-        log_part(x[r], m, math.log(exp_sum(x[r], m)), y[r], far)
+        total = real(0)
+        for lo in range(0, size, strip):
+            hi = min(size, lo + strip)
+            if ahead:
+                prefetch_lines(x, (r + 1) * size + lo, hi - lo)
+            total += exp_sum(x[r, lo:hi], m)
+        log_part(x[r], m, math.log(total), y[r], far)
 
 
 @cpu
 def log_softmax_rows_backward(y, dy, dx):
+    far = leaves_cache(dx) and dx.shape[1] >= LONG
     for r in prange(y.shape[0]):
-        log_gradient_row(y[r], dy[r], sum_row(dy[r]), dx[r])
+        log_gradient_part(y[r], dy[r], sum_row(dy[r]), dx[r], far)
 
 
 # -- columns: every loop below runs over columns side by side ------------------------------------------------
