@@ -8,12 +8,14 @@ import math
 from normcore.kernels import cpu, inline, prange, real
 from normcore.kernels.approximations import exp_nonpositive
 from normcore.kernels.line_by_line import line_by_line
-from normcore.kernels.prefetch import asks_for_next, prefetch_lines
+from normcore.kernels.prefetch import prefetch_lines
 from normcore.kernels.streaming import STREAM_BLOCK, either_way, leaves_cache, stack_block, stream_run
 from normcore_activation.axis_cpu import column_max, fill, row_max
 
 SIGN = 1
-STRIP = 256  # numbers between requests for memory, 16 lines: as many as are open at a time, so that none waits
+STRIP = (
+    256  # numbers between requests for memory, 16 lines: as many as are open at a time, so that none waits
+)
 LONG = 512  # numbers of a row, for writing it around the caches to gain more than it takes
 
 
@@ -114,20 +116,20 @@ log_gradient_part = either_way(log_gradient_row, ["y", "dy"], ["dx"])
 def softmax_rows(x, y):
     size = x.shape[1]
     far = leaves_cache(y) and LONG <= size <= STREAM_BLOCK
-    ahead = asks_for_next(x.size, size)
-    strip = STRIP if ahead else max(1, size)
     for r in prange(x.shape[0]):
         m = row_max(x[r], real(SIGN))
-        z = stack_block(y)[:size] if far else y[r]
-        total = real(0)
-        for lo in range(0, size, strip):
-            hi = min(size, lo + strip)
-            if ahead:
-                prefetch_lines(x, (r + 1) * size + lo, hi - lo)
-            total += exp_row(x[r, lo:hi], m, z[lo:hi])
-        scale_row(z, real(1) / total)
         if far:
+            z = stack_block(y)[:size]
+            total = real(0)
+            for lo in range(0, size, STRIP):
+                hi = min(size, lo + STRIP)
+                prefetch_lines(x, (r + 1) * size + lo, hi - lo)
+                total += exp_row(x[r, lo:hi], m, z[lo:hi])
+            scale_row(z, real(1) / total)
             stream_run(y, r * size, z, size)
+        else:
+            total = exp_row(x[r], m, y[r])
+            scale_row(y[r], real(1) / total)
 
 
 @cpu
@@ -141,16 +143,16 @@ def softmax_rows_backward(y, dy, dx):
 def log_softmax_rows(x, y):
     size = x.shape[1]
     far = leaves_cache(y) and size >= LONG
-    ahead = asks_for_next(x.size, size)
-    strip = STRIP if ahead else max(1, size)
     for r in prange(x.shape[0]):
         m = row_max(x[r], real(SIGN))
-        total = real(0)
-        for lo in range(0, size, strip):
-            hi = min(size, lo + strip)
-            if ahead:
+        if far and size <= STREAM_BLOCK:
+            total = real(0)
+            for lo in range(0, size, STRIP):
+                hi = min(size, lo + STRIP)
                 prefetch_lines(x, (r + 1) * size + lo, hi - lo)
-            total += exp_sum(x[r, lo:hi], m)
+                total += exp_sum(x[r, lo:hi], m)
+        else:
+            total = exp_sum(x[r], m)
         log_part(x[r], m, math.log(total), y[r], far)
 
 
@@ -226,6 +228,12 @@ def log_gradient_columns(y, dy, total, dx):
         dx[i] = log_softmax_gradient(y[i], dy[i], total[i])
 
 
+# Blocks stay in the second-level cache, but for what is asked for here.
+log_columns_part = either_way(log_columns, ["x", "m", "log_sum"], ["y"], asked=[])
+gradient_columns_part = either_way(gradient_columns, ["y", "dy", "along"], ["dx"], asked=["y", "dy"])
+log_gradient_columns_part = either_way(log_gradient_columns, ["y", "dy", "total"], ["dx"], asked=["y", "dy"])
+
+
 @inline
 def softmax_block(x, y, o, lo, hi, m, total):
     column_max(x, o, lo, hi, m, real(SIGN))
@@ -238,32 +246,32 @@ def softmax_block(x, y, o, lo, hi, m, total):
 
 
 @inline
-def log_softmax_block(x, y, o, lo, hi, m, total):
+def log_softmax_block(x, y, o, lo, hi, m, total, far):
     column_max(x, o, lo, hi, m, real(SIGN))
     fill(total, real(0))
     for a in range(x.shape[1]):
         exp_sum_columns(x[o, a, lo:hi], m, total)
     logarithm(total)
     for a in range(x.shape[1]):
-        log_columns(x[o, a, lo:hi], m, total, y[o, a, lo:hi])
+        log_columns_part(x[o, a, lo:hi], m, total, y[o, a, lo:hi], far)
 
 
 @inline
-def softmax_block_backward(y, dy, dx, o, lo, hi, total):
+def softmax_block_backward(y, dy, dx, o, lo, hi, total, far):
     fill(total, real(0))
     for a in range(y.shape[1]):
         add_products(y[o, a, lo:hi], dy[o, a, lo:hi], total)
     for a in range(y.shape[1]):
-        gradient_columns(y[o, a, lo:hi], dy[o, a, lo:hi], total, dx[o, a, lo:hi])
+        gradient_columns_part(y[o, a, lo:hi], dy[o, a, lo:hi], total, dx[o, a, lo:hi], far)
 
 
 @inline
-def log_softmax_block_backward(y, dy, dx, o, lo, hi, total):
+def log_softmax_block_backward(y, dy, dx, o, lo, hi, total, far):
     fill(total, real(0))
     for a in range(y.shape[1]):
         add(dy[o, a, lo:hi], total)
     for a in range(y.shape[1]):
-        log_gradient_columns(y[o, a, lo:hi], dy[o, a, lo:hi], total, dx[o, a, lo:hi])
+        log_gradient_columns_part(y[o, a, lo:hi], dy[o, a, lo:hi], total, dx[o, a, lo:hi], far)
 
 
 @cpu
@@ -287,7 +295,9 @@ def log_softmax_columns(x, y, scratch, width):
             o = task // blocks
             lo = (task - o * blocks) * width
             hi = min(x.shape[2], lo + width)
-            log_softmax_block(x, y, o, lo, hi, scratch[p, 0, : hi - lo], scratch[p, 1, : hi - lo])
+            log_softmax_block(
+                x, y, o, lo, hi, scratch[p, 0, : hi - lo], scratch[p, 1, : hi - lo], leaves_cache(y)
+            )
 
 
 @cpu
@@ -299,7 +309,7 @@ def softmax_columns_backward(y, dy, dx, scratch, width):
             o = task // blocks
             lo = (task - o * blocks) * width
             hi = min(y.shape[2], lo + width)
-            softmax_block_backward(y, dy, dx, o, lo, hi, scratch[p, 0, : hi - lo])
+            softmax_block_backward(y, dy, dx, o, lo, hi, scratch[p, 0, : hi - lo], leaves_cache(dx))
 
 
 @cpu
@@ -311,4 +321,4 @@ def log_softmax_columns_backward(y, dy, dx, scratch, width):
             o = task // blocks
             lo = (task - o * blocks) * width
             hi = min(y.shape[2], lo + width)
-            log_softmax_block_backward(y, dy, dx, o, lo, hi, scratch[p, 0, : hi - lo])
+            log_softmax_block_backward(y, dy, dx, o, lo, hi, scratch[p, 0, : hi - lo], leaves_cache(dx))

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from numba import types
 
-from normcore.kernels import prefetch, streaming
-from normcore.kernels.prefetch import ONCE, SECOND, prefetch_lines, prefetch_once
-from normcore.kernels.streaming import STREAM_STEP, stream_step, stream_step_asking
+from normcore.kernels import inline, prefetch, streaming
+from normcore.kernels.caches import second_level_bytes
+from normcore.kernels.prefetch import FIRST, NEXT, ONCE, SECOND, prefetch_lines, prefetch_once
+from normcore.kernels.streaming import STREAM_STEP, either_way, stream_step
 from normcore.kernels.window import window
 
 ZEN, INTEL = True, False
@@ -48,21 +49,45 @@ def test_only_zen_reads_past_the_second_level(zen):
 
 
 def test_only_intel_asks_for_what_it_copies(zen):
-    def asking(x, y):
-        stream_step_asking(y, 0, window(x, 0, STREAM_STEP), x)
+    """One array far ahead; several by turns nearer by, into the first level."""
+
+    def one(x, y):
+        stream_step(y, 0, window(x, 0, STREAM_STEP), x)
+
+    def two(x, z, y):
+        stream_step(y, 0, window(x, 0, STREAM_STEP), x, z)
 
     def silent(x, y):
         stream_step(y, 0, window(x, 0, STREAM_STEP))
 
-    assert set(_asked(asking, 2)) == (set() if zen else {SECOND})
+    assert set(_asked(one, 2)) == (set() if zen else {SECOND})
+    assert set(_asked(two, 3)) == (set() if zen else {FIRST})
+    assert len(_asked(two, 3)) == 2 * len(_asked(one, 2))
     assert _asked(silent, 2) == []
+
+
+@inline
+def product(x, z, y):
+    for i in range(y.size):
+        y[i] = x[i] * z[i]
+
+
+def test_what_is_read_is_asked_for_unless_said_otherwise():
+    step = "stream_step(y, at, block_y"
+    assert f"{step}, x, z)" in either_way(product, read=["x", "z"], written=["y"]).text
+    assert f"{step}, z)" in either_way(product, read=["x", "z"], written=["y"], asked=["z"]).text
+    assert f"{step})" in either_way(product, read=["x", "z"], written=["y"], asked=[]).text
+
+
+def test_two_parts_fit_the_second_level():
+    assert 0 < 2 * 4 * NEXT <= second_level_bytes()
 
 
 def test_a_step_stays_rolled(zen):
     """One load and one store an array, not one for each line."""
 
     def asking(x, y):
-        stream_step_asking(y, 0, window(x, 0, STREAM_STEP), x)
+        stream_step(y, 0, window(x, 0, STREAM_STEP), x)
 
     compiled = numba.njit(error_model="numpy")(asking)
     compiled.compile((types.Array(types.float32, 1, "C"),) * 2)
@@ -80,7 +105,7 @@ def test_a_step_is_a_copy(zen, dtype):
 
     def copy(x, y):
         for at in range(0, y.size, STREAM_STEP):
-            stream_step_asking(y, at, window(x, at, at + STREAM_STEP), x)
+            stream_step(y, at, window(x, at, at + STREAM_STEP), x)
 
     numba.njit(error_model="numpy")(copy)(x, y)
     np.testing.assert_array_equal(y, x)
