@@ -58,7 +58,9 @@ def multiply_rows(
     ahead, unless it is 0: a row's distance in `a` from the one that the next block has in its place.
     """
     depth = segments * length
+    panel_count = (columns + nr - 1) // nr
     for left in range(columns, 0, -nr):
+        panel = panel_count - (left + nr - 1) // nr
         k = 0
         while k == 0 or k < depth:
             # whole segments, or a part of one that is longer than a chunk
@@ -68,11 +70,18 @@ def multiply_rows(
             count = min(max(chunk // max(length, 1), 1), segments - s)
             b_at = at + nr + k * nr
             for r in range(0, rows, mr):
-                if ahead and k == 0 and left == columns:
-                    # A tile reads a line of each of its rows in turn, which the processor does not foresee.
-                    prefetch_lines(a, a_at + table[rows_at + r] + ahead, min(mr, rows - r) * length)
+                if ahead and k == 0:
+                    # A tile reads a line of each of its rows in turn, which the processor does not foresee. Each panel
+                    # asks for its share of them: who asks for many lines at once waits for most of them.
+                    lines = min(mr, rows - r)
+                    low, high = (
+                        lines * length * panel // panel_count,
+                        lines * length * (panel + 1) // panel_count,
+                    )
+                    prefetch_lines(a, a_at + table[rows_at + r] + ahead + low, high - low)
                     if ldc > length:  # and what it writes is read before, if that is more
-                        prefetch_lines(c, c_at + (rows + r) * ldc, min(mr, rows - r) * ldc)
+                        for i in range(rows + r, rows + r + lines):
+                            prefetch_lines(c, c_at + i * ldc, min(nr, left))
                 if left * 2 > nr:
                     tile_rows_2(
                         a, a_at + inside, table, rows_at + r, segments_at + s, count, run, panels, b_at, nr,
