@@ -109,6 +109,18 @@ def add_rows(total, dy, stored, column, row, rows):
 
 
 @inline
+def ask_share(a, at, table, rows_at, count, width, share, shares):
+    """Ask for a share of `width` elements from each of some rows: who asks for many lines at once waits for most."""
+    low, high = count * width * share // shares, count * width * (share + 1) // shares
+    while low < high:
+        r = low // width
+        inside = low - r * width
+        run = min(width - inside, high - low)
+        prefetch_lines(a, at + table[rows_at + r] + inside, run)
+        low += run
+
+
+@inline
 def gradient_of_windows(
     a, a_at, table, rows_at, segments_at, per_segment, low, high, b, b_at, b_stride, panel_size,
     zeros, zeros_at, c, c_at, ldc, rows, columns, fresh, mr, nr, sub, ahead,
@@ -118,14 +130,16 @@ def gradient_of_windows(
     ahead, unless it is 0: from a row of `a` to what the next part has in its place, to ask for: a tile reads less than a
     line of each row.
     """
+    shares = (columns + nr - 1) // nr * (high - low)
     for row in range(0, rows, sub):
         count = min(sub, rows - row)
-        if ahead:
-            for r in range(row, row + count):
-                prefetch_lines(a, a_at + table[rows_at + r] + ahead, (high - low) * mr)
+        share = 0
         for j in range(0, columns, nr):
             line = b_at + j // nr * panel_size + row * b_stride
             for i in range(low, high):
+                if ahead:
+                    ask_share(a, a_at + ahead, table, rows_at + row, count, (high - low) * mr, share, shares)
+                    share += 1
                 at = a_at + table[segments_at + i // per_segment] + i % per_segment * mr
                 to = c_at + i * mr * ldc + j
                 if (columns - j) * 2 > nr:
