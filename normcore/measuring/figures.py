@@ -39,7 +39,8 @@ def calls(
     for layer, given in zip(layers, inputs, strict=True):
         _share_gradients(layer, layers[0])
         forward(layer, given, case.training)()  # backward reads what forward saved
-    return [backward(layer) for layer in layers]
+    values = output_gradient(layers[0])
+    return [backward(layer, values) for layer in layers]
 
 
 def _share_gradients(layer: Layer, first: Layer) -> None:
@@ -62,10 +63,16 @@ def forward(layer: Layer, inputs: tuple[Any, ...], training: bool) -> Callable[[
     return lambda: forward(*inputs, training=training)
 
 
-def backward(layer: Layer) -> Callable[[], object]:
+def output_gradient(layer: Layer) -> np.ndarray:
+    """Random values for the gradient of the layer's output, in the order of its memory format."""
     tensor = next(iter(layer._binding.outputs.values()))
     shape = physical_shape(tensor.shape, layer.memory_format)
-    values = np.random.default_rng(7).standard_normal(shape, np.float32)
+    return np.random.default_rng(7).standard_normal(shape, np.float32)
+
+
+def backward(layer: Layer, values: np.ndarray) -> Callable[[], object]:
+    """A call with an array of its own that holds these values, from output_gradient."""
+    tensor = next(iter(layer._binding.outputs.values()))
     dy = logical_view(layer.device.array(values, tensor.dtype), layer.memory_format)
     backward = layer.backward
     return lambda: backward(dy)
@@ -125,7 +132,7 @@ def dispatch_seconds(case: BenchCase) -> dict[str, float]:
     calls = {"forward": forward(layer, given, case.training)}
     calls["forward"]()
     if layer._binding.differentiable:
-        calls["backward"] = backward(layer)
+        calls["backward"] = backward(layer, output_gradient(layer))
     return {name: host_seconds(layer.device, call) for name, call in calls.items()}
 
 

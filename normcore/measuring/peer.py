@@ -82,22 +82,24 @@ class Peer:
         """A call for each set of inputs. Raises whatever the op does in PyTorch."""
         wanted = self.case.op.differentiable
         run = function or self.function()
-        made = []
+        made: list[Callable[[], object]] = []
+        values = None  # of the first output's gradient, random once: drawing them takes longer than copying
         for arrays in inputs:
             tensors = [self._formatted(a, format, wanted) for a in arrays]
-            made.append(
-                self._forward(run, tensors) if direction == "forward" else self._backward(run, tensors)
-            )
+            if direction == "forward":
+                made.append(self._forward(run, tensors))
+                continue
+            y = run(*tensors)
+            y = y[0] if isinstance(y, tuple) else y
+            values = self.torch.rand_like(y) if values is None else values
+            made.append(self._backward(y, tensors, values.clone()))
         return made
 
     def _forward(self, run: Any, tensors: list[Any]) -> Callable[[], object]:
         return lambda: run(*tensors)
 
-    def _backward(self, run: Any, tensors: list[Any]) -> Callable[[], object]:
-        y = run(*tensors)
-        y = y[0] if isinstance(y, tuple) else y
+    def _backward(self, y: Any, tensors: list[Any], dy: Any) -> Callable[[], object]:
         sources = [t for t in (*tensors, *self.parameters.values()) if t.requires_grad]
-        dy = self.torch.rand_like(y)
         gradient = self.torch.autograd.grad
         return lambda: gradient(y, sources, dy, retain_graph=True, allow_unused=True)
 
