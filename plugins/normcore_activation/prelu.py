@@ -15,6 +15,7 @@ import math
 import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
+from normcore.kernels.streaming import STREAM_BYTES
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_activation.prelu_cpu import (
     CHUNK,
@@ -33,6 +34,7 @@ from normcore_activation.prelu_cuda import (
 )
 
 PARTS = 64  # into which rows are cut, each with its own sums
+LINE = 512  # numbers that rows together make, for short ones cannot be written around the caches
 
 
 class Prelu(Op, name="prelu", learnable=("weight",), source="He, Zhang, Ren and Sun 2015, arXiv:1502.01852"):
@@ -90,12 +92,16 @@ class Prelu(Op, name="prelu", learnable=("weight",), source="He, Zhang, Ren and 
         workspace = {"partial": Array((max(planes * pieces, parts * count, 1),), "float64")}
         if count > 1:
             workspace["short"] = Array((parts, count))
+            workspace["slopes"] = Array((LINE // count * count,))
         weight = Array((count,), init={"constant": {"value": float(self.init)}})
         return Plan(y=x.shape, parameters={"weight": weight}, workspace=workspace, flops=2 * x.size)
 
     def forward_cpu(self, t):
         (x, y), rows = self._flat(t, t.x, t.y)
-        if x.size:
+        if x.nbytes >= STREAM_BYTES and rows:
+            slopes = self._slopes(t, x.shape[0])
+            forward_rows[t](x.reshape(-1, slopes.size), slopes, y.reshape(-1, slopes.size))
+        elif x.size:
             (forward_rows if rows else forward_planes)[t](x, t.weight, y)
 
     def backward_cpu(self, t):
@@ -138,6 +144,16 @@ class Prelu(Op, name="prelu", learnable=("weight",), source="He, Zhang, Ren and 
         if shape is None:
             shape = (x.shape[0] * count, math.prod(x.shape[2:]))
         return tuple(a.reshape(shape) for a in arrays), rows
+
+    def _slopes(self, t, rows):
+        """The slopes of as many rows as are taken together, side by side."""
+        count = t.weight.size
+        together = next((k for k in range(LINE // count, 1, -1) if rows % k == 0), 1)
+        if together == 1:
+            return t.weight
+        slopes = t.slopes[: together * count]
+        slopes.reshape(together, count)[:] = t.weight
+        return slopes
 
     def _channels(self, t, *arrays):
         """Arrays as (N, C, L)."""

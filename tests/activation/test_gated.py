@@ -1,5 +1,7 @@
 """Gated and grouping activations: halves, ties, special values, identities with the elementwise ops they are made of."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -143,6 +145,18 @@ def test_prelus_weight_collects_what_lies_below_zero(format, shape):
     np.testing.assert_allclose(layer.gradients["weight"], products.sum(1), rtol=1e-5, atol=1e-4)
     _, _, layer = run("prelu", x, dy, format)
     np.testing.assert_allclose(layer.gradients["weight"], [products.sum()], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [(3, 37), (4, 35), (1, 97)])  # 37, 70 and 1 of them together
+def test_prelu_takes_short_rows_together_where_they_leave_the_caches(rows, monkeypatch):
+    monkeypatch.setattr(sys.modules["normcore_activation.prelu"], "STREAM_BYTES", 1)
+    x = numbers((rows[0], 6, rows[1]))
+    layer = normcore.layer("prelu", input_shape=x.shape, memory_format="channels_last", num_parameters=6)
+    slopes = np.linspace(-0.5, 0.5, 6, dtype=np.float32)
+    for factor in (1, -2):  # forward takes the slopes as they are now
+        layer.parameters["weight"][:] = factor * slopes
+        y = layer.forward(x)
+        np.testing.assert_array_equal(y, np.where(x > 0, x, (factor * slopes)[:, None] * x))
 
 
 def test_prelu_starts_from_init_unless_the_layer_has_an_initializer():
