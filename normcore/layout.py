@@ -1,5 +1,6 @@
 """Memory formats: between logical shapes (N, C, *spatial) and the physical order of memory."""
 
+from functools import cache
 from typing import Any
 
 from normcore.op import Shape
@@ -34,3 +35,10 @@ def same_memory(shape: Shape) -> bool:
     for n in shape[2:]:
         positions *= n
     return positions == 1
+
+
+@cache
+def rows_together(rows: int, columns: int, most: int) -> int:
+    """How many of some rows to take as one of at most so many elements, without a rest: short rows leave much of a vector
+    loop to single elements, and cannot be written around the caches."""
+    return next(k for k in range(max(1, min(rows, most // max(1, columns))), 0, -1) if rows % k == 0)

@@ -16,6 +16,7 @@ import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
 from normcore.kernels.streaming import STREAM_BYTES
+from normcore.layout import rows_together
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_activation.prelu_cpu import (
     CHUNK,
@@ -34,7 +35,7 @@ from normcore_activation.prelu_cuda import (
 )
 
 PARTS = 64  # into which rows are cut, each with its own sums
-LINE = 512  # numbers that rows together make, for short ones cannot be written around the caches
+LINE = 512  # numbers that short rows together make at most
 
 
 class Prelu(Op, name="prelu", learnable=("weight",), source="He, Zhang, Ren and Sun 2015, arXiv:1502.01852"):
@@ -148,7 +149,7 @@ class Prelu(Op, name="prelu", learnable=("weight",), source="He, Zhang, Ren and 
     def _slopes(self, t, rows):
         """The slopes of as many rows as are taken together, side by side."""
         count = t.weight.size
-        together = next((k for k in range(LINE // count, 1, -1) if rows % k == 0), 1)
+        together = rows_together(rows, count, LINE)
         if together == 1:
             return t.weight
         slopes = t.slopes[: together * count]

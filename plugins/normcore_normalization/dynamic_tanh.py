@@ -19,11 +19,11 @@ Source: Zhu, Chen, He, LeCun and Liu 2025, "Transformers without normalization",
 """
 
 import math
-from functools import cache
 
 import numpy as np
 
 from normcore import Array, Op, ParameterError, Plan, ShapeError, Tensor
+from normcore.layout import rows_together
 from normcore.testing.samples import ErrorSample, Sample
 from normcore_normalization import dynamic_tanh_cuda
 from normcore_normalization.channel_scalars import THREADS
@@ -38,12 +38,6 @@ CHUNKS, STRIPS = 16, 16  # into which backward cuts rows and columns at most
 STRIP = (
     1024  # columns of a strip, at most: three sums of them and the rows they come from stay in the L1 cache
 )
-
-
-@cache
-def rows_together(rows: int, columns: int) -> int:
-    """Rows that the CPU takes as one: the vectors of a short row leave much of it to single elements."""
-    return next(k for k in range(max(1, min(rows, STRIP // max(1, columns))), 0, -1) if rows % k == 0)
 
 
 class DynamicTanh(
@@ -102,7 +96,7 @@ class DynamicTanh(
         columns = math.prod(x.shape[axis:])
         # Channels last, every column comes once for each channel.
         widths = (columns, columns * x.shape[1]) if rank > 2 and axis > 1 else (columns,)
-        columns = max(width * rows_together(x.size // max(1, width), width) for width in widths)
+        columns = max(width * rows_together(x.size // max(1, width), width, STRIP) for width in widths)
         chunks = max(1, min(CHUNKS, x.size // max(1, columns) // 16))
         strips = max(1, min(64, -(-columns // STRIP)))
         parameters = {"alpha": Array((1,), init={"constant": {"value": self.alpha}})}
@@ -167,7 +161,7 @@ class DynamicTanh(
         positions, channels, spans = self._order(t)
         columns = positions * channels
         rows = t.x.size // max(1, columns)
-        together = rows_together(rows, columns) if t.device.name == "cpu" else 1
+        together = rows_together(rows, columns, STRIP) if t.device.name == "cpu" else 1
         shape = (rows // together, together * columns)
         gamma = beta = t.alpha[:0]
         if self.affine:
